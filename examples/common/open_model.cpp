@@ -1,0 +1,70 @@
+// From a config to a model: finds its architecture in the compiled set.
+#include <algorithm>
+#include <set>
+
+#include "any_model.hpp"
+#include "compiled_set.hpp"
+
+namespace parscale::program {
+namespace {
+
+std::string listed(int CompiledArchitecture::*member) {
+  std::set<int> values;
+  for (const auto& entry : compiled_set) values.insert(entry.*member);
+  std::string text;
+  for (int value : values) text += (text.empty() ? "" : ", ") + std::to_string(value);
+  return text;
+}
+
+[[noreturn]] void fail_outside(const char* what, int value, int CompiledArchitecture::*member,
+                               const char* option) {
+  std::string widened = listed(member);
+  widened.erase(std::remove(widened.begin(), widened.end(), ' '), widened.end());
+  std::replace(widened.begin(), widened.end(), ',', ';');
+  throw ConfigurationError(
+      {.what = std::string("These programs were not built for this ") + what,
+       .why = "it is " + std::to_string(value) + ", the compiled set has " + listed(member),
+       .remedy = "configure with -D" + std::string(option) + "=\"" + widened + ";" + std::to_string(value) +
+                 "\" and build again"});
+}
+
+}  // namespace
+
+std::unique_ptr<AnyModel> open_model(const io::ModelConfig& config, const WeightSource& source,
+                                     Compute compute, int threads, LoadReport& report) {
+  const Architecture wanted = canonical(config.architecture);
+  if (source.checkpoint) report.directory = *source.checkpoint;
+  const auto has = [](int CompiledArchitecture::*member, int value) {
+    return std::any_of(compiled_set.begin(), compiled_set.end(),
+                       [&](const auto& e) { return e.*member == value; });
+  };
+  if (!has(&CompiledArchitecture::head_dim, wanted.head_dim))
+    fail_outside("head size", wanted.head_dim, &CompiledArchitecture::head_dim, "PARSCALE_HEAD_DIMS");
+  if (!has(&CompiledArchitecture::replicas, wanted.replicas))
+    fail_outside("number of replicas", wanted.replicas, &CompiledArchitecture::replicas, "PARSCALE_REPLICAS");
+  const auto found =
+      std::find_if(compiled_set.begin(), compiled_set.end(), [&](const CompiledArchitecture& e) {
+        return e.head_dim == wanted.head_dim && e.replicas == wanted.replicas &&
+               e.cross_attention == wanted.cross_attention;
+      });
+  return found->open(config, source, compute, threads, report);
+}
+
+ModelDirectory open_model_directory(const std::string& model) {
+  ModelDirectory out{.path = io::resolve_model(model), .json = {}, .config = {}};
+  const auto file = out.path / "config.json";
+  out.json = io::read_json(file);
+  out.config = io::parse_model_config(out.json, file.string());
+  return out;
+}
+
+std::vector<std::filesystem::path> tokenizer_files(const std::filesystem::path& directory) {
+  std::vector<std::filesystem::path> files;
+  for (const char* name :
+       {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+        "vocab.json", "merges.txt", "generation_config.json", "chat_template.jinja"})
+    if (std::filesystem::exists(directory / name)) files.push_back(directory / name);
+  return files;
+}
+
+}  // namespace parscale::program

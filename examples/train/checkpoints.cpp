@@ -1,0 +1,80 @@
+#include "checkpoints.hpp"
+
+#include <fmt/format.h>
+
+namespace parscale::program {
+
+Checkpoints::Checkpoints(const TrainingOptions& options, Identity identity)
+    : options_(options), identity_(std::move(identity)) {}
+
+std::optional<Resumption> Checkpoints::find() const {
+  const ResumeFrom& from = options_.resume_from_checkpoint;
+  if (!from) return std::nullopt;
+  Resumption found;
+  const auto use = [&](const io::GoodCheckpoint& good) {
+    check_identity(good);
+    found.checkpoint = good.path;
+    found.state = io::read_trainer_state(good.path);
+  };
+  if (!from.checkpoint.empty()) {
+    use(io::open_checkpoint(from.checkpoint));
+    return found;
+  }
+  const io::Leftovers leftovers = io::tidy_checkpoints(options_.output_dir);
+  for (const auto& path : leftovers.removed)
+    found.notes.push_back("removed what a kill left unfinished: " + path.string());
+  for (const auto& path : leftovers.restored) found.notes.push_back("restored " + path.string());
+  const auto latest = io::latest_good_checkpoint(options_.output_dir);
+  if (!latest) {
+    found.notes.push_back("there is no checkpoint in " + options_.output_dir +
+                          " yet: starting from the beginning");
+    return found;
+  }
+  for (const auto& skipped : latest->skipped) found.notes.push_back("passed over " + skipped.text());
+  use(latest->checkpoint);
+  return found;
+}
+
+void Checkpoints::check_identity(const io::GoodCheckpoint& checkpoint) const {
+  for (const auto& [key, value] : identity_) {
+    const auto saved = checkpoint.manifest.metadata.find(key);
+    const std::string was = saved == checkpoint.manifest.metadata.end() ? "not known" : saved->second;
+    if (was == value) continue;
+    throw ConfigurationError(
+        {.what = "The checkpoint belongs to a run with another " + key,
+         .where = checkpoint.path.string(),
+         .why = "it was " + was + ", now it is " + value,
+         .remedy = "resume with the options that the run was started with, or start a new run in "
+                   "another training.output_dir"});
+  }
+}
+
+std::filesystem::path Checkpoints::save(AnyModel& model, const io::TrainerState& state, bool rolling) {
+  const io::CheckpointRequest request{.parent = options_.output_dir,
+                                      .name = {.step = state.step, .rolling = rolling},
+                                      .bytes = model.state_bytes(),
+                                      .keep = options_.save_total_limit.value_or(0),
+                                      .metadata = identity_};
+  const auto path =
+      io::save_checkpoint(request, [&](io::CheckpointWriter& writer) { model.save_state(writer, state); });
+  last_save_ = std::chrono::steady_clock::now();
+  return path;
+}
+
+std::optional<std::filesystem::path> Checkpoints::save_when_due(AnyModel& model,
+                                                                const io::TrainerState& state) {
+  if (options_.save_strategy == Strategy::steps && state.step % options_.save_steps == 0)
+    return save(model, state, false);
+  const std::chrono::duration<double, std::ratio<60>> minutes = std::chrono::steady_clock::now() - last_save_;
+  if (options_.resume_every_minutes > 0 && minutes.count() >= options_.resume_every_minutes)
+    return save(model, state, true);
+  return std::nullopt;
+}
+
+std::filesystem::path Checkpoints::save_now(AnyModel& model, const io::TrainerState& state) {
+  return save(model, state, true);
+}
+
+void Checkpoints::finish() { io::remove_rolling_checkpoints(options_.output_dir); }
+
+}  // namespace parscale::program

@@ -1,0 +1,50 @@
+/// The durable side of a run: checkpoints now and then, going on from one, and the finished model.
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "common/any_model.hpp"
+#include "common/options.hpp"
+
+namespace parscale::program {
+
+/// What must be the same when a run goes on: key and value, kept in each checkpoint's manifest.
+using Identity = std::map<std::string, std::string>;
+
+/// Where a run goes on. `notes` tells what was tidied or passed over on the way.
+struct Resumption {
+  std::filesystem::path checkpoint;
+  io::TrainerState state;
+  std::vector<std::string> notes;
+};
+
+class Checkpoints {
+ public:
+  Checkpoints(const TrainingOptions& options, Identity identity);
+
+  /// The checkpoint that the options ask to go on from; nothing for a run from the start. Throws StorageError
+  /// when it is damaged, ConfigurationError when it belongs to a run with other options.
+  std::optional<Resumption> find() const;
+
+  /// Saves after a step when the schedule says so: a regular checkpoint every save_steps, the rolling one
+  /// every resume_every_minutes. Returns what was saved, for the log.
+  std::optional<std::filesystem::path> save_when_due(AnyModel& model, const io::TrainerState& state);
+  /// Saves now: a stop was asked for.
+  std::filesystem::path save_now(AnyModel& model, const io::TrainerState& state);
+  /// The run has succeeded: the rolling checkpoint goes.
+  void finish();
+
+ private:
+  std::filesystem::path save(AnyModel& model, const io::TrainerState& state, bool rolling);
+  void check_identity(const io::GoodCheckpoint& checkpoint) const;
+
+  TrainingOptions options_;
+  Identity identity_;
+  std::chrono::steady_clock::time_point last_save_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace parscale::program

@@ -1,0 +1,179 @@
+#include "run.hpp"
+
+#include <fmt/format.h>
+
+#include "common/console.hpp"
+#include "common/load_report.hpp"
+#include "common/options_model.hpp"
+#include "common/progress.hpp"
+
+namespace parscale::program {
+namespace {
+
+void say(const std::string& line) { print_quietly(stdout, line + "\n"); }
+
+/// The largest part of the global batch that fits the per-device batch and divides it evenly.
+BatchPlan batch_plan(const TrainingOptions& t) {
+  const Index global =
+      t.global_batch_size.value_or(t.per_device_train_batch_size * t.gradient_accumulation_steps);
+  Index micro = std::min(t.per_device_train_batch_size, global);
+  while (global % micro != 0) --micro;
+  if (micro != t.per_device_train_batch_size)
+    print_note(fmt::format("{} sequences a pass, so that they divide the global batch of {}", micro, global));
+  return {global, micro};
+}
+
+Schedule schedule_of(const TrainingOptions& t) {
+  return {.kind = t.lr_scheduler_type,
+          .peak = t.learning_rate,
+          .warmup_steps = t.warmup_steps,
+          .max_steps = t.max_steps,
+          .decay_steps = t.lr_decay_steps,
+          .min_lr_ratio = t.min_lr_ratio};
+}
+
+TrainerOptions trainer_of(const TrainingOptions& t, const BatchPlan& batches) {
+  std::string patterns;
+  for (const std::string& pattern : t.trainable) patterns += (patterns.empty() ? "" : ",") + pattern;
+  return {.sequences = batches.micro,
+          .tokens = t.max_length,
+          .keep = t.recompute == Recompute::layer ? Keep::layer_inputs : Keep::everything,
+          .adamw = {.beta1 = t.adam_beta1,
+                    .beta2 = t.adam_beta2,
+                    .epsilon = t.adam_epsilon,
+                    .weight_decay = t.weight_decay},
+          .max_grad_norm = t.max_grad_norm,
+          .trainable = Trainable(patterns)};
+}
+
+/// The config of the model to train, and where its weights and its tokenizer are.
+struct Start {
+  io::ModelConfig config;
+  std::optional<std::filesystem::path> checkpoint;
+  std::filesystem::path tokenizer;
+};
+
+Start start_of(const Options& options) {
+  Start start;
+  io::Json base;
+  std::string where = "the section model";
+  Architecture from{};
+  if (options.model) {
+    base = *options.model;
+  } else {
+    const ModelDirectory directory = open_model_directory(options.training.base_model);
+    start.checkpoint = directory.path;
+    start.tokenizer = directory.path;
+    base = directory.json;
+    where = (directory.path / "config.json").string();
+    from = directory.config.architecture;
+  }
+  if (options.training.tokenizer) start.tokenizer = *options.training.tokenizer;
+  const MergedConfig merged = merge_model_config(options, base);
+  for (const auto& note : merged.notes) print_note(note);
+  for (const auto& warning : merged.warnings) print_warning(warning);
+  start.config = io::parse_model_config(merged.config, where);
+  for (const auto& warning : start.config.warnings) print_warning(warning);
+  if (start.checkpoint) io::detail::check_convertible(from, start.config.architecture, where);
+  return start;
+}
+
+Identity identity_of(const Options& options, const io::ModelConfig& config, const BatchPlan& batches,
+                     const TrainingData& data) {
+  const TrainingOptions& t = options.training;
+  return {{"model", io::to_json(config).dump()},
+          {"text, tokenizer or seed", fmt::format("{:016x}", data.fingerprint())},
+          {"training.cut_documents", t.cut_documents ? "true" : "false"},
+          {"training.dtype", t.dtype == Precision::float64 ? "float64" : "float32"},
+          {"training.trainable", fmt::format("{}", fmt::join(t.trainable, ","))},
+          {"global batch size", std::to_string(batches.global)}};
+}
+
+/// An output folder with the remains of another run is not written over by accident.
+void check_output(const TrainingOptions& t) {
+  if (t.resume_from_checkpoint || t.overwrite_output_dir) return;
+  if (!io::find_checkpoints(t.output_dir).empty())
+    throw ConfigurationError({.what = "training.output_dir holds checkpoints of an earlier run",
+                              .where = t.output_dir,
+                              .remedy = "go on with training.resume_from_checkpoint=true, start anew with "
+                                        "training.overwrite_output_dir=true, or choose another folder"});
+}
+
+void print_model(const Run& run) {
+  const Architecture& a = run.config.architecture;
+  const Shape& s = run.model->shape();
+  std::string crossing;
+  if (a.cross_attention != CrossAttention::none)
+    crossing = fmt::format(", {} cross-attention in layers {}", name_of(a.cross_attention),
+                           fmt::join(s.cross_layers, ","));
+  say(fmt::format("model     P = {}, {} layers, hidden {}, {} heads of {}{}; {} parameters, {} trained",
+                  a.replicas, s.layers, s.hidden, s.heads, a.head_dim, crossing,
+                  write_count(static_cast<double>(run.model->parameters())),
+                  write_count(static_cast<double>(run.model->trained()))));
+}
+
+void print_text(const Run& run) {
+  const TrainingOptions& t = run.options.training;
+  const double tokens =
+      static_cast<double>(t.max_steps * run.batches.global) * static_cast<double>(t.max_length);
+  say(fmt::format("text      {}", run.data->summary(t.max_steps * run.batches.global)));
+  say(fmt::format(
+      "plan      {} steps of {} sequences of {} tokens = {} tokens; {} sequences a pass, {} threads",
+      t.max_steps, run.batches.global, t.max_length, write_count(tokens), run.batches.micro,
+      run.model->threads()));
+}
+
+void print_memory(const Run& run, std::uint64_t program) {
+  MemoryPlan plan = run.model->plan(run.trainer);
+  plan.lines.push_back({"program and text", static_cast<std::size_t>(program)});
+  std::string lines;
+  for (const auto& line : plan.lines)
+    lines += fmt::format("{}{} {}", lines.empty() ? "" : ", ", line.what, bytes_text(line.bytes));
+  say(fmt::format("memory    {} planned: {}", bytes_text(plan.total()), lines));
+}
+
+}  // namespace
+
+Run prepare(const Options& options) {
+  const TrainingOptions& t = options.training;
+  for (const auto& note : options.notes) print_note(note);
+  for (const auto& warning : options.warnings) print_warning(warning);
+  check_output(t);
+  Start start = start_of(options);
+  Run run;
+  run.options = options;
+  run.config = start.config;
+  run.batches = batch_plan(t);
+  run.schedule = schedule_of(t);
+  run.trainer = trainer_of(t, run.batches);
+
+  const auto end =
+      run.config.eos_token_ids.empty() ? std::nullopt : std::optional(run.config.eos_token_ids.front());
+  run.tokenizer_files = std::filesystem::is_directory(start.tokenizer) ? tokenizer_files(start.tokenizer)
+                                                                       : std::vector{start.tokenizer};
+  run.data = std::make_unique<TrainingData>(t, start.tokenizer, end);
+  if (run.data->vocabulary() > run.config.shape.vocabulary)
+    throw ConfigurationError({.what = "The tokenizer knows more tokens than the model",
+                              .where = start.tokenizer.string(),
+                              .why = fmt::format("{} tokens, the model's vocabulary has {}",
+                                                 run.data->vocabulary(), run.config.shape.vocabulary)});
+  run.checkpoints =
+      std::make_unique<Checkpoints>(t, identity_of(options, run.config, run.batches, *run.data));
+  run.resumed = run.checkpoints->find();
+  const std::uint64_t program = current_memory();
+
+  LoadReport report;
+  const WeightSource source{.checkpoint = start.checkpoint, .seed = static_cast<std::uint64_t>(t.seed)};
+  run.model =
+      open_model(run.config, source, t.dtype == Precision::float64 ? Compute::float64 : Compute::float32,
+                 static_cast<int>(t.threads), report);
+  print_load_report(report);
+  print_memory(run, program);
+  run.model->train(run.trainer);
+  if (run.resumed && !run.resumed->checkpoint.empty()) run.model->load_state(run.resumed->checkpoint);
+  print_model(run);
+  print_text(run);
+  return run;
+}
+
+}  // namespace parscale::program

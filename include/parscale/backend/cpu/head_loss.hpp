@@ -1,0 +1,67 @@
+/// The vocabulary head with its cross-entropy: logits of a few rows at a time, never all of them.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "linear.hpp"
+#include "memory.hpp"
+#include "vectors.hpp"
+
+namespace parscale::cpu {
+
+inline constexpr std::size_t head_loss_bytes = std::size_t{32} << 20;
+
+/// Rows of logits that are alive at once.
+template <class T>
+Index head_loss_rows(Index vocabulary, Index chunk) {
+  const Index fitting = static_cast<Index>(head_loss_bytes / sizeof(T)) / std::max<Index>(vocabulary, 1);
+  return std::clamp<Index>(fitting, 1, chunk);
+}
+
+/// The loss of one row of logits, which become its gradient when `d_scale` is not 0.
+template <class T>
+double cross_entropy_row(T* logits, Index vocabulary, Token target, T d_scale) {
+  const T top = max_of(logits, vocabulary), at_target = logits[target];
+  for (Index j = 0; j < vocabulary; ++j) logits[j] = exponential(logits[j] - top);
+  const T total = sum<T>(vocabulary, [=](Index j) { return logits[j]; });
+  if (d_scale != 0) {
+    const T share = d_scale / total;
+    for (Index j = 0; j < vocabulary; ++j) logits[j] *= share;
+    logits[target] -= d_scale;
+  }
+  return std::log(static_cast<double>(total)) + static_cast<double>(top) - static_cast<double>(at_target);
+}
+
+template <class T>
+double head_loss(Threads& threads, Scratch& scratch, const op::HeadLoss<T, T>& a) {
+  const Index rows = a.x.rows(), hidden = a.x.cols(), vocabulary = a.weight.rows();
+  const Index chunk = head_loss_rows<T>(vocabulary, std::min(a.chunk, std::max<Index>(rows, 1)));
+  T* memory = scratch.take<T>(chunk * vocabulary + chunk * static_cast<Index>(sizeof(double) / sizeof(T)));
+  double* losses = reinterpret_cast<double*>(memory);
+  T* logits_memory = memory + chunk * static_cast<Index>(sizeof(double) / sizeof(T));
+  const T d_scale = a.d_x || a.d_weight ? static_cast<T>(a.scale) : T(0);
+  double loss = 0;
+  for (Index first = 0; first < rows; first += chunk) {
+    const Index n = std::min(chunk, rows - first);
+    const View<T> logits{logits_memory, {n, vocabulary}};
+    const View<const T> x{a.x.row(first), {n, hidden}};
+    linear<T>(threads, {.x = x, .weight = a.weight, .out = logits});
+    threads.run(n, [&](Index i, int) {
+      const Token target = a.targets.data[first + i];
+      losses[i] = 0;
+      if (target >= 0)
+        losses[i] = cross_entropy_row(logits.row(i), vocabulary, target, d_scale);
+      else
+        std::fill_n(logits.row(i), vocabulary, T(0));
+    });
+    for (Index i = 0; i < n; ++i) loss += losses[i];
+    if (a.d_x)
+      linear_input_gradient<T>(threads,
+                               {.d_out = logits, .weight = a.weight, .d_x = {a.d_x.row(first), {n, hidden}}});
+    if (a.d_weight) linear_weight_gradient<T>(threads, {.x = x, .d_out = logits, .d_weight = a.d_weight});
+  }
+  return loss * a.scale;
+}
+
+}  // namespace parscale::cpu

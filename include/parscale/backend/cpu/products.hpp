@@ -1,0 +1,72 @@
+/// Matrix products of one thread. The only header that includes Eigen; no Eigen type leaves it.
+#pragma once
+
+// g++ 12 takes the placeholder operands of its own AVX-512 intrinsics for uninitialised variables.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+// Our threads own the tiles: Eigen's own would change results with their number.
+#if !defined(EIGEN_DONT_PARALLELIZE)
+#define EIGEN_DONT_PARALLELIZE
+#endif
+// g++ 12 takes the deliberately undefined registers of its own AVX-512 header for a mistake of ours.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+#include <Eigen/Core>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+#include "../../core/tensor.hpp"
+
+namespace parscale::cpu {
+
+/// A matrix inside a larger row-major one: row i begins at data + i * stride.
+template <class T>
+struct Block {
+  T* data;
+  Index rows, cols, stride;
+
+  T* row(Index i) const { return data + i * stride; }
+  operator Block<const T>() const { return {data, rows, cols, stride}; }
+};
+
+template <class T>
+using RowMajor = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+template <class T>
+auto map(const Block<const T>& b) {
+  return Eigen::Map<const RowMajor<T>, 0, Eigen::OuterStride<>>(b.data, b.rows, b.cols,
+                                                                Eigen::OuterStride<>(b.stride));
+}
+template <class T>
+auto map(const Block<T>& b) {
+  return Eigen::Map<RowMajor<T>, 0, Eigen::OuterStride<>>(b.data, b.rows, b.cols,
+                                                          Eigen::OuterStride<>(b.stride));
+}
+
+/// c += scale a b
+template <class T>
+void add_product(Block<const T> a, Block<const T> b, Block<T> c, T scale) {
+  map(c).noalias() += scale * (map<T>(a) * map<T>(b));
+}
+/// c += scale a b^T
+template <class T>
+void add_product_nt(Block<const T> a, Block<const T> b, Block<T> c, T scale) {
+  map(c).noalias() += scale * (map<T>(a) * map<T>(b).transpose());
+}
+/// c += scale a^T b
+template <class T>
+void add_product_tn(Block<const T> a, Block<const T> b, Block<T> c, T scale) {
+  map(c).noalias() += scale * (map<T>(a).transpose() * map<T>(b));
+}
+
+}  // namespace parscale::cpu

@@ -1,0 +1,129 @@
+/// One decoder layer, pre-norm: [cross-replica attention,] self-attention, gated MLP, each added to the
+/// stream.
+#pragma once
+
+#include "cross_replica_attention.hpp"
+#include "mlp.hpp"
+#include "rms_norm.hpp"
+#include "self_attention.hpp"
+
+namespace parscale {
+
+template <Architecture arch, class B>
+struct DecoderLayer {
+  using S = Scalar<B>;
+  using W = Wide<B>;
+  using Norm = RmsNorm<B>;
+  using Cross = CrossReplicaAttention<arch, B>;
+  using Attention = SelfAttention<arch, B>;
+  using Prefix = PrefixCache<arch, B>;
+  static constexpr bool has_sublayer = arch.cross_attention == CrossAttention::sublayer;
+  static constexpr bool has_expanded = arch.cross_attention == CrossAttention::expanded;
+
+  template <class Tensor>
+  struct Weights {
+    typename Norm::template Weights<Tensor> cross_replica_layernorm, input_layernorm,
+        post_attention_layernorm;
+    typename Cross::template Weights<Tensor> cross_replica_attn;
+    typename Attention::template Weights<Tensor> self_attn;
+    typename Mlp<B>::template Weights<Tensor> mlp;
+    static void each(auto&& f, auto&... w) {
+      Norm::template Weights<Tensor>::each(inside("cross_replica_layernorm", f),
+                                           w.cross_replica_layernorm...);
+      Cross::template Weights<Tensor>::each(inside("cross_replica_attn", f), w.cross_replica_attn...);
+      Norm::template Weights<Tensor>::each(inside("input_layernorm", f), w.input_layernorm...);
+      Attention::template Weights<Tensor>::each(inside("self_attn", f), w.self_attn...);
+      Norm::template Weights<Tensor>::each(inside("post_attention_layernorm", f),
+                                           w.post_attention_layernorm...);
+      Mlp<B>::template Weights<Tensor>::each(inside("mlp", f), w.mlp...);
+    }
+  };
+  static Weights<Extent> weights(const Shape& shape, bool crosses) {
+    Weights<Extent> w;
+    w.input_layernorm = Norm::weights(shape);
+    w.self_attn = Attention::weights(shape, has_expanded && crosses);
+    w.post_attention_layernorm = Norm::weights(shape);
+    w.mlp = Mlp<B>::weights(shape);
+    if (has_sublayer && crosses) {
+      w.cross_replica_layernorm = Norm::weights(shape);
+      w.cross_replica_attn = Cross::weights(shape);
+    }
+    return w;
+  }
+
+  struct Kept {
+    View<W> cross_rstd, attention_rstd, mlp_rstd;
+    View<S> after_cross, after_attention;  // [M,H] the stream between the steps
+    typename Cross::Kept cross;
+    typename Attention::Kept attention;
+    typename Mlp<B>::Kept mlp;
+  };
+  static Kept take_kept(Arena& arena, const Shape& shape, const Layout& layout, bool crosses) {
+    const Extent stream{layout.rows(), shape.hidden};
+    Kept kept;
+    if (has_sublayer && crosses) {
+      kept.cross_rstd = Norm::take_kept(arena, layout);
+      kept.cross = Cross::take_kept(arena, shape, layout);
+      kept.after_cross = arena.take<S>(stream);
+    }
+    kept.attention_rstd = Norm::take_kept(arena, layout);
+    kept.attention = Attention::take_kept(arena, shape, layout, has_expanded && crosses);
+    kept.after_attention = arena.take<S>(stream);
+    kept.mlp_rstd = Norm::take_kept(arena, layout);
+    kept.mlp = Mlp<B>::take_kept(arena, shape, layout);
+    return kept;
+  }
+  /// Plans what the deepest step of backward takes from the scratch arena.
+  static void plan_scratch(Arena& arena, const Shape& shape, const Layout& layout, bool crosses) {
+    Arena::Frame frame(arena);
+    arena.take<S>({layout.rows(), shape.hidden});
+    const auto plan = [&](auto take) {
+      Arena::Frame step(arena);
+      take();
+    };
+    plan([&] { Attention::take_scratch(arena, shape, layout, has_expanded && crosses); });
+    plan([&] { Mlp<B>::take_scratch(arena, shape, layout); });
+    if (has_sublayer && crosses) plan([&] { Cross::take_scratch(arena, shape, layout); });
+  }
+
+  // x [M,H] -> y [M,H].
+  static void forward(const Weights<In<S>>& w, bool crosses, In<S> x, Out<S> y, Kept& kept,
+                      const typename Prefix::Tokens& cache, Context<B>& at) {
+    if constexpr (has_sublayer) {
+      if (crosses) {
+        Norm::forward(w.cross_replica_layernorm, x, kept.cross.x, kept.cross_rstd, at);
+        Cross::forward(w.cross_replica_attn, kept.cross, x, kept.after_cross, at);
+        x = kept.after_cross;
+      }
+    }
+    Norm::forward(w.input_layernorm, x, kept.attention.x, kept.attention_rstd, at);
+    Attention::forward(w.self_attn, has_expanded && crosses, kept.attention, cache, x, kept.after_attention,
+                       at);
+    Norm::forward(w.post_attention_layernorm, kept.after_attention, kept.mlp.x, kept.mlp_rstd, at);
+    Mlp<B>::forward(w.mlp, kept.mlp, kept.after_attention, y, at);
+  }
+
+  // d [M,H] in place: the gradient of y becomes that of x.
+  static void backward(const Weights<In<S>>& w, const Weights<Out<W>>& d_w, bool crosses, In<S> x, Out<S> d,
+                       Kept& kept, Context<B>& at) {
+    Arena::Frame frame(at.scratch);
+    View<S> d_normed = at.scratch.template take<S>(d.extent);
+    const In<S> attention_in = has_sublayer && crosses ? kept.after_cross.readable() : x;
+
+    Mlp<B>::backward(w.mlp, d_w.mlp, kept.mlp, d, d_normed, at);
+    Norm::backward(w.post_attention_layernorm, d_w.post_attention_layernorm, kept.after_attention,
+                   kept.mlp_rstd, d_normed, d, d, at);
+    Attention::backward(w.self_attn, d_w.self_attn, has_expanded && crosses, kept.attention, d, d_normed, at);
+    Norm::backward(w.input_layernorm, d_w.input_layernorm, attention_in, kept.attention_rstd, d_normed, d, d,
+                   at);
+    if constexpr (has_sublayer) {
+      if (crosses) {
+        Cross::backward(w.cross_replica_attn, d_w.cross_replica_attn, kept.cross, d, d_normed, at);
+        Norm::backward(w.cross_replica_layernorm, d_w.cross_replica_layernorm, x, kept.cross_rstd, d_normed,
+                       d, d, at);
+      }
+    }
+  }
+};
+
+}  // namespace parscale

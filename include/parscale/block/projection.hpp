@@ -1,0 +1,43 @@
+/// Several linear maps of one input, computed as one product: q, k, v or gate, up.
+#pragma once
+
+#include <array>
+
+#include "context.hpp"
+
+namespace parscale {
+
+/// The gradient of one of the maps. `features` says how many columns of the product are its own, also when it
+/// is frozen and has no gradient.
+template <class B>
+struct ProjectionGradient {
+  Index features;
+  Out<Wide<B>> weight, bias = {};
+};
+
+/// Adds the weight gradients of maps that share x [M,K] and d_out [M, all features]: one product when every
+/// map is trained (their gradients lie side by side, as the weights do), else one for each that is.
+template <class B, std::size_t n>
+void projection_gradients(B& on, In<Scalar<B>> x, In<Scalar<B>> d_out,
+                          const std::array<ProjectionGradient<B>, n>& maps) {
+  bool all = true;
+  for (const auto& map : maps) all = all && map.weight && map.weight.cols() == maps[0].weight.cols();
+  for (const auto& map : maps) all = all && static_cast<bool>(map.bias) == static_cast<bool>(maps[0].bias);
+  if (all) {
+    auto weight = maps[0].weight, bias = maps[0].bias;
+    for (std::size_t i = 1; i < n; ++i) {
+      weight = joined(weight, maps[i].weight);
+      bias = joined(bias, maps[i].bias);
+    }
+    return on.linear_weight_gradient({.x = x, .d_out = d_out, .d_weight = weight, .d_bias = bias});
+  }
+  Index column = 0;
+  for (const auto& map : maps) {
+    if (map.weight || map.bias)
+      on.linear_weight_gradient(
+          {.x = x, .d_out = d_out, .first_column = column, .d_weight = map.weight, .d_bias = map.bias});
+    column += map.features;
+  }
+}
+
+}  // namespace parscale

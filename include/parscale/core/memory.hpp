@@ -1,0 +1,54 @@
+/// Memory by plan: an arena hands out pieces of one allocation in order. Without memory it only counts, so
+/// the code that uses an arena is also the code that plans it.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "tensor.hpp"
+
+namespace parscale {
+
+class Arena {
+ public:
+  static constexpr std::size_t alignment = 64;
+
+  /// Counts only: every view it hands out is absent.
+  Arena() = default;
+  Arena(std::byte* base, std::size_t size) : base_(base), size_(size) {}
+
+  /// The next `extent` elements, uninitialised.
+  template <class T>
+  View<T> take(const Extent& extent) {
+    const std::size_t begin = used_;
+    used_ += (static_cast<std::size_t>(extent.count()) * sizeof(T) + alignment - 1) / alignment * alignment;
+    peak_ = used_ > peak_ ? used_ : peak_;
+    if (base_ == nullptr) return {nullptr, extent};
+    if (used_ > size_)
+      throw ConfigurationError(
+          {.what = "The memory plan is smaller than its use",
+           .why = std::to_string(used_) + " bytes used, " + std::to_string(size_) + " planned"});
+    return {reinterpret_cast<T*>(base_ + begin), extent};
+  }
+
+  std::size_t peak() const { return peak_; }
+
+  /// Everything taken while a Frame lives is given back when it dies.
+  class Frame {
+   public:
+    explicit Frame(Arena& arena) : arena_(arena), mark_(arena.used_) {}
+    Frame(const Frame&) = delete;
+    Frame& operator=(const Frame&) = delete;
+    ~Frame() { arena_.used_ = mark_; }
+
+   private:
+    Arena& arena_;
+    std::size_t mark_;
+  };
+
+ private:
+  std::byte* base_ = nullptr;
+  std::size_t size_ = 0, used_ = 0, peak_ = 0;
+};
+
+}  // namespace parscale

@@ -1,0 +1,238 @@
+/// Models from Hugging Face directories and back: plain Qwen2 and ParScale. Names and shapes of tensors are
+/// the model's own visitor's; what a checkpoint lacks of ParScale's additions is initialised and reported.
+#pragma once
+
+#include <map>
+#include <set>
+
+#include "../causal_lm.hpp"
+#include "durable_directory.hpp"
+#include "hub.hpp"
+#include "model_config.hpp"
+#include "sharded_writer.hpp"
+
+namespace parscale {
+
+/// What loading found: nothing is filled or left out in silence.
+struct LoadReport {
+  struct Filled {
+    std::string name;
+    Extent extent;
+    std::string how;  ///< "N(0, initializer_range)", "zeros", "o_proj, once for each replica", ...
+  };
+  std::filesystem::path directory;
+  std::vector<Filled> filled = {};         ///< tensors that the checkpoint lacks
+  std::vector<std::string> unused = {};    ///< tensors of the checkpoint that the model has no place for
+  std::vector<std::string> warnings = {};  ///< from reading the config
+};
+
+namespace io {
+
+struct SaveOptions {
+  Dtype dtype = Dtype::f32;
+  std::uint64_t max_shard_bytes = std::uint64_t{5} << 30;
+  /// Files copied beside the model: the tokenizer's.
+  std::vector<std::filesystem::path> companions = {};
+};
+
+/// A small file, durable when this returns. Throws StorageError.
+inline void write_file(const std::filesystem::path& path, std::string_view content) {
+  OutputFile file(path);
+  file.write(content);
+  file.close();
+}
+
+namespace detail {
+
+/// Tensors that ParScale adds to Qwen2: a checkpoint may lack them.
+inline bool is_addition(std::string_view name) {
+  for (std::string_view part : {".prefix_k", ".prefix_v", "aggregate_layer.", "cross_attn_proj.",
+                                "cross_replica_attn.", "cross_replica_layernorm.", "replica_embedding"})
+    if (name.find(part) != std::string_view::npos) return true;
+  return false;
+}
+
+/// The name of the o_proj that a cross_attn_proj takes the place of; empty for other tensors.
+inline std::string tiled_from(std::string_view name) {
+  const std::size_t at = name.find("cross_attn_proj");
+  return at == std::string_view::npos ? std::string() : std::string(name.substr(0, at)) + "o_proj.weight";
+}
+
+/// o_proj [H,A*D] side by side, once for each replica: [H,P*A*D]. The start is plain attention over the union
+/// of keys.
+template <class T>
+std::vector<T> tiled(const std::vector<T>& o_proj, Index hidden, Index replicas) {
+  std::vector<T> out;
+  out.reserve(o_proj.size() * static_cast<std::size_t>(replicas));
+  const auto width = static_cast<std::ptrdiff_t>(o_proj.size()) / hidden;
+  for (Index row = 0; row < hidden; ++row)
+    for (Index r = 0; r < replicas; ++r)
+      out.insert(out.end(), o_proj.begin() + row * width, o_proj.begin() + (row + 1) * width);
+  return out;
+}
+
+[[noreturn]] inline void fail_missing(const std::string& name, const std::filesystem::path& directory) {
+  throw InputError(
+      {.what = "The checkpoint lacks a tensor that the model needs",
+       .where = directory.string() + ", tensor \"" + name + "\"",
+       .why = "only ParScale's additions (prefixes, aggregation, cross-attention) are initialised",
+       .remedy = "check that config.json belongs to these weights; a model whose head is tied needs "
+                 "\"tie_word_embeddings\": true"});
+}
+
+/// Reads a tensor after checking that it has the model's shape.
+template <class T>
+std::vector<T> read_tensor(const TensorFiles& files, const std::string& name, const Extent& extent,
+                           const std::filesystem::path& directory) {
+  const TensorInfo& info = *files.find(name);
+  const std::vector<Index> wanted(extent.dims.begin(), extent.dims.begin() + extent.rank);
+  if (info.shape != wanted)
+    throw InputError({.what = "A tensor of the checkpoint has another shape than config.json says",
+                      .where = directory.string() + ", tensor \"" + name + "\"",
+                      .why = to_string(info.shape) + " instead of " + parscale::to_string(extent)});
+  std::vector<T> values(info.count());
+  files.read(name, std::span<T>(values));
+  return values;
+}
+
+/// The values of one parameter: from the files, tiled, or as a new model would have them.
+template <class T>
+std::vector<T> parameter_values(const TensorFiles& files, const std::string& name, const Extent& extent,
+                                const Shape& shape, std::uint64_t seed, LoadReport& report) {
+  if (files.find(name) != nullptr) return read_tensor<T>(files, name, extent, report.directory);
+  if (!is_addition(name)) fail_missing(name, report.directory);
+  const std::string source = tiled_from(name);
+  if (!source.empty() && files.find(source) != nullptr) {
+    const Index hidden = extent[0], width = shape.heads > 0 ? files.find(source)->shape.back() : 0;
+    report.filled.push_back({name, extent, "o_proj, once for each replica"});
+    return tiled(read_tensor<T>(files, source, {hidden, width}, report.directory), hidden, extent[1] / width);
+  }
+  std::vector<T> values(static_cast<std::size_t>(extent.count()));
+  initialise(std::span(values), name, shape.initializer_range, seed);
+  report.filled.push_back({name, extent, name_of(fill_of(name))});
+  return values;
+}
+
+/// Throws ConfigurationError when a checkpoint's structure cannot become the model's.
+inline void check_convertible(const Architecture& from, const Architecture& to, const std::string& where) {
+  const auto refuse = [&](const std::string& what, const std::string& is, const std::string& wanted) {
+    throw ConfigurationError({.what = "The checkpoint cannot become this model: " + what,
+                              .where = where,
+                              .why = "the checkpoint has " + is + ", the model " + wanted});
+  };
+  if (from.head_dim != to.head_dim)
+    refuse("head sizes differ", std::to_string(from.head_dim), std::to_string(to.head_dim));
+  if (from.replicas != to.replicas && from.replicas != 1)
+    refuse("only a plain Qwen2 checkpoint can change its number of replicas", std::to_string(from.replicas),
+           std::to_string(to.replicas));
+  if (from.cross_attention != CrossAttention::none && from.cross_attention != to.cross_attention)
+    refuse("its cross-replica attention would be lost", name_of(from.cross_attention),
+           name_of(to.cross_attention));
+}
+
+}  // namespace detail
+
+/// The layers of this model that cross, as config.json lists them.
+template <Architecture arch>
+std::vector<int> crossing_layers(const Shape& shape) {
+  std::vector<int> layers;
+  for (Index i = 0; i < shape.layers; ++i)
+    if (crosses<arch>(shape, i)) layers.push_back(static_cast<int>(i));
+  return layers;
+}
+
+/// A model of shape `wanted.shape` with the weights of an open checkpoint. What the checkpoint lacks of
+/// ParScale's additions is drawn from `seed`. Throws InputError when a tensor is missing or has another
+/// shape.
+template <class Model>
+Model load_model(const ModelConfig& wanted, const TensorFiles& files, std::uint64_t seed,
+                 typename Model::BackendType on, LoadReport& report) {
+  Model model(wanted.shape, Uninitialised{}, std::move(on));
+  std::set<std::string, std::less<>> used;
+  model.store().each([&](const auto& p) {
+    using T = std::remove_const_t<std::remove_reference_t<decltype(*p.weight.data)>>;
+    const std::string name(p.name);
+    const auto values = detail::parameter_values<T>(files, name, p.weight.extent, wanted.shape, seed, report);
+    model.backend().from_host(values.data(), p.weight);
+    used.insert(name);
+    used.insert(detail::tiled_from(name));
+  });
+  for (const std::string& name : files.names()) {
+    const bool tied_copy = wanted.shape.tied && name == "lm_head.weight";
+    if (!used.contains(name) && !tied_copy) report.unused.push_back(name);
+  }
+  return model;
+}
+
+namespace detail {
+
+/// config.json, the tensors and the companions into an existing directory.
+template <class Model>
+void write_model(Model& model, ModelConfig config, const std::filesystem::path& directory,
+                 const SaveOptions& options) {
+  config.shape = model.shape();
+  config.architecture = Model::architecture;
+  config.shape.cross_layers = crossing_layers<Model::architecture>(model.shape());
+  config.dtype = transformers_name_of(options.dtype);
+  std::vector<TensorSpec> specs;
+  model.store().each([&](const auto& p) {
+    const auto& e = p.weight.extent;
+    specs.push_back({std::string(p.name), options.dtype, {e.dims.begin(), e.dims.begin() + e.rank}});
+  });
+  ShardedWriter writer(directory, specs, options.max_shard_bytes);
+  model.store().each([&](const auto& p) {
+    using T = std::remove_const_t<std::remove_reference_t<decltype(*p.weight.data)>>;
+    std::vector<T> values(static_cast<std::size_t>(p.weight.count()));
+    model.backend().to_host(p.weight, values.data());
+    writer.write(std::span<const T>(values));
+  });
+  writer.finish();
+  write_file(directory / "config.json", to_json(config).dump(2) + "\n");
+  for (const auto& companion : options.companions)
+    write_file(directory / companion.filename(), read_file(companion));
+}
+
+}  // namespace detail
+
+/// Writes the model as a Hugging Face directory that transformers can load. The directory appears whole or
+/// not at all; one that has the name already is replaced. Throws StorageError.
+template <class Model>
+void save_model(Model& model, const ModelConfig& config, const std::filesystem::path& directory,
+                const SaveOptions& options) {
+  DirectoryInProgress work(directory);
+  detail::write_model(model, config, work.path(), options);
+  const auto previous = work.publish();
+  if (!previous.empty()) remove_durably(previous, directory);
+}
+
+/// The same into a directory that holds other things too (a run's output): all files are written aside first,
+/// then each takes its place in one rename, config.json last. Throws StorageError.
+template <class Model>
+void save_model_into(Model& model, const ModelConfig& config, const std::filesystem::path& directory,
+                     const SaveOptions& options) {
+  DirectoryInProgress work(directory / "model");
+  detail::write_model(model, config, work.path(), options);
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(work.path()))
+    names.push_back(entry.path().filename());
+  std::sort(names.begin(), names.end(),
+            [](const auto& a, const auto& b) { return (a == "config.json") < (b == "config.json"); });
+  for (const std::string& name : names) rename_durably(work.path() / name, directory / name);
+}
+
+}  // namespace io
+
+template <Architecture arch, Backend B, template <Architecture, class> class StoreOf>
+BasicCausalLM<arch, B, StoreOf> BasicCausalLM<arch, B, StoreOf>::load(const std::filesystem::path& model,
+                                                                      B on, LoadReport* report) {
+  LoadReport own;
+  LoadReport& filled = report != nullptr ? *report : own;
+  filled.directory = io::resolve_model(model.string());
+  const auto file = filled.directory / "config.json";
+  io::ModelConfig config = io::parse_model_config(io::read_json(file), file.string());
+  filled.warnings = config.warnings;
+  io::detail::check_convertible(config.architecture, arch, file.string());
+  return io::load_model<BasicCausalLM>(config, io::TensorFiles(filled.directory), 0, std::move(on), filled);
+}
+
+}  // namespace parscale

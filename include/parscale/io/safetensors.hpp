@@ -1,0 +1,5 @@
+/// Safetensors files, reading and writing.
+#pragma once
+
+#include "safetensors_reader.hpp"
+#include "safetensors_writer.hpp"

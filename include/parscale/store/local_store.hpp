@@ -1,0 +1,113 @@
+/// The store of one process: all parameters in one memory, lent as plain views.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "../block/model_weights.hpp"
+#include "parameter_store.hpp"
+
+namespace parscale {
+
+template <Architecture arch, class B>
+class LocalStore {
+  static_assert(std::is_same_v<Scalar<B>, Wide<B>>, "parscale: LocalStore is for backends with one type");
+  using S = Scalar<B>;
+  using Model = ModelWeights<arch, B>;
+  using Extents = typename Model::Extents;
+
+ public:
+  LocalStore(const Shape& shape, B& on)
+      : extents_(Model::extents(shape)), weights_(on.allocate(bytes(count(extents_)))) {}
+
+  /// Elements of all parameters.
+  Index parameters() const { return count(extents_); }
+  /// Elements of the parameters whose name `accepts` accepts.
+  Index elements(const std::function<bool(std::string_view)>& accepts) const {
+    Index n = 0;
+    Extents::each(
+        [&](std::string_view name, const Extent& extent) { n += accepts(name) ? extent.count() : 0; },
+        extents_);
+    return n;
+  }
+  /// Elements of the parameters that are trained; none before `train`.
+  Index trained() const { return count(trained_); }
+
+  /// Makes room for gradients and moments of the parameters whose name `trainable` accepts. Both start at
+  /// zero.
+  void train(const std::function<bool(std::string_view)>& trainable, B& on) {
+    trained_ = extents_;
+    Extents::each(
+        [&](std::string_view name, Extent& extent) {
+          if (!trainable(name)) extent = {};
+        },
+        trained_);
+    const std::size_t size = bytes(count(trained_));
+    for (auto* buffer : {&gradients_, &first_, &second_}) *buffer = on.allocate(size);
+    for (S* base : {data(gradients_), data(first_), data(second_)}) on.fill_zero({base, {count(trained_)}});
+  }
+  void zero_gradients(B& on) { on.fill_zero({data(gradients_), {count(trained_)}}); }
+
+  auto embedding() const { return lend(extents_.embedding, weights(0)); }
+  auto layer(Index i) const { return lend(extents_.layers[at(i)], weights(1 + i)); }
+  auto top() const { return lend(extents_.top, weights(1 + layers())); }
+  auto embedding_gradients() { return lend(trained_.embedding, gradients(0)); }
+  auto layer_gradients(Index i) { return lend(trained_.layers[at(i)], gradients(1 + i)); }
+  auto top_gradients() { return lend(trained_.top, gradients(1 + layers())); }
+  void finish() {}
+
+  /// Calls f(Owned) for every parameter, in the model's order.
+  template <class F>
+  void each(F&& f) {
+    Index weight = 0, slot = 0;
+    const Extents& trained = trained_.layers.empty() ? none() : trained_;
+    Extents::each(
+        [&](std::string_view name, const Extent& extent, const Extent& kept) {
+          if (extent.count() == 0) return;
+          const auto view = [&](typename B::Buffer& buffer) -> View<S> {
+            return kept.count() == 0 ? View<S>{} : View<S>{data(buffer) + slot, kept};
+          };
+          f(Owned<S>{name, {data(weights_) + weight, extent}, view(gradients_), view(first_), view(second_)});
+          weight += extent.count();
+          slot += kept.count();
+        },
+        extents_, trained);
+  }
+
+ private:
+  static std::size_t bytes(Index elements) { return static_cast<std::size_t>(elements) * sizeof(S); }
+  static std::size_t at(Index i) { return static_cast<std::size_t>(i); }
+  static S* data(typename B::Buffer& buffer) { return reinterpret_cast<S*>(buffer.data()); }
+  static const S* data(const typename B::Buffer& buffer) { return reinterpret_cast<const S*>(buffer.data()); }
+  static Index count(const Extents& extents) {
+    Index n = 0;
+    Extents::each([&](std::string_view, const Extent& extent) { n += extent.count(); }, extents);
+    return n;
+  }
+  Index layers() const { return static_cast<Index>(extents_.layers.size()); }
+
+  /// Extents of a model that trains nothing, for `each` before `train`.
+  const Extents& none() {
+    if (nothing_.layers.empty()) nothing_.layers.resize(extents_.layers.size());
+    return nothing_;
+  }
+
+  /// Elements before a unit: 0 the embedding, 1 + i layer i, 1 + L the top.
+  static Index before(const Extents& extents, Index unit) {
+    Index n = unit > 0 ? parscale::count(extents.embedding) : 0;
+    for (Index i = 0; i + 1 < unit; ++i) n += parscale::count(extents.layers[at(i)]);
+    return n;
+  }
+  const S* weights(Index unit) const { return data(weights_) + before(extents_, unit); }
+  S* gradients(Index unit) { return data(gradients_) + before(trained_, unit); }
+
+  template <template <class> class Group, class T>
+  static auto lend(const Group<Extent>& extents, T* base) {
+    return Lent<Group<View<T>>, NothingToRelease>(bind(extents, base), {});
+  }
+
+  Extents extents_, trained_{}, nothing_{};
+  typename B::Buffer weights_, gradients_{}, first_{}, second_{};
+};
+
+}  // namespace parscale

@@ -1,0 +1,100 @@
+/// One optimiser step: the micro-batches of a global batch forward and backward, the norm, the update.
+#pragma once
+
+#include <cmath>
+#include <span>
+#include <string>
+
+#include "../causal_lm.hpp"
+#include "adamw.hpp"
+#include "trainable.hpp"
+
+namespace parscale {
+
+struct TrainerOptions {
+  Index sequences = 1;  ///< rows of a micro-batch
+  Index tokens = 1;     ///< tokens of a row
+  Keep keep = Keep::everything;
+  AdamW adamw = {};
+  double max_grad_norm = 1.0;  ///< gradients are clipped to this global norm; 0: never
+  Trainable trainable = {};
+};
+
+struct StepResult {
+  double loss;       ///< mean cross-entropy in nats over the counted positions of the global batch
+  double grad_norm;  ///< before clipping
+};
+
+template <class Model>
+class Trainer {
+  using B = typename Model::BackendType;
+
+ public:
+  Trainer(Model& model, const TrainerOptions& options)
+      : model_(model),
+        options_(options),
+        memory_(model.shape(), {options.sequences, options.tokens, options.keep, false}, model.backend()) {
+    model.store().train(options_.trainable, model.backend());
+    if (model.store().trained() == 0)
+      throw ConfigurationError({.what = "training.trainable matches no parameter",
+                                .remedy = "name parts of parameter names, for example \"prefix,aggregate\""});
+  }
+
+  /// Updates done so far.
+  Index steps() const { return steps_; }
+  /// Continues a run: the store's weights and moments have been restored to what they were after `steps`
+  /// updates.
+  void resume(Index steps) { steps_ = steps; }
+
+  /// One update from the mean loss over all micro-batches. A loss or gradient that is not finite throws
+  /// NumericError before anything is changed.
+  StepResult step(std::span<const Batch> micro_batches, double learning_rate) {
+    model_.store().zero_gradients(model_.backend());
+    const double loss = loss_and_gradients(micro_batches);
+    const double norm = gradient_norm();
+    options_.adamw.update(model_.store(), learning_rate, steps_ + 1,
+                          clip_factor(norm, options_.max_grad_norm), model_.backend());
+    ++steps_;
+    return {loss, norm};
+  }
+
+ private:
+  double loss_and_gradients(std::span<const Batch> micro_batches) {
+    Index counted = 0;
+    for (const Batch& batch : micro_batches) counted += batch.counted();
+    if (counted == 0) throw ConfigurationError({.what = "A training step has no target that counts"});
+    double loss = 0;
+    for (const Batch& batch : micro_batches)
+      loss += model_.loss_and_gradients(batch, 1.0 / static_cast<double>(counted), memory_);
+    if (!std::isfinite(loss)) fail("The loss is not a finite number", "loss", loss);
+    return loss;
+  }
+
+  double gradient_norm() {
+    double sum = 0;
+    model_.store().each([&](const Owned<Wide<B>>& p) {
+      if (!p.gradient) return;
+      const double squares = model_.backend().sum_of_squares(p.gradient);
+      if (!std::isfinite(squares))
+        fail("A gradient is not finite", "the gradient of " + std::string(p.name), squares);
+      sum += squares;
+    });
+    return std::sqrt(sum);
+  }
+
+  [[noreturn]] void fail(const char* what, const std::string& tensor, double value) const {
+    throw NumericError({.what = what,
+                        .where = "step " + std::to_string(steps_ + 1) + ", " + tensor,
+                        .why = "it is " + std::to_string(value) + "; the weights were not updated",
+                        .remedy =
+                            "lower training.learning_rate, lengthen training.warmup_steps, or resume from an "
+                            "earlier checkpoint with another training.seed"});
+  }
+
+  Model& model_;
+  TrainerOptions options_;
+  typename Model::Memory memory_;
+  Index steps_ = 0;
+};
+
+}  // namespace parscale

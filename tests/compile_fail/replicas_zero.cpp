@@ -1,0 +1,5 @@
+// expect: parscale: replicas must be between 1 and 64
+#include <parscale/config.hpp>
+
+constexpr parscale::Architecture arch{.replicas = 0};
+static_assert(parscale::ArchitectureRules<arch>::hold);
