@@ -330,9 +330,9 @@ class Drawing {
   }
 
   static double last_value(const std::vector<ChartPoint>& points) {
-    for (auto p = points.rbegin(); p != points.rend(); ++p)
-      if (std::isfinite(p->y)) return p->y;
-    return std::numeric_limits<double>::quiet_NaN();
+    const auto last =
+        std::find_if(points.rbegin(), points.rend(), [](auto& p) { return std::isfinite(p.y); });
+    return last == points.rend() ? std::numeric_limits<double>::quiet_NaN() : last->y;
   }
 
   void legend() {

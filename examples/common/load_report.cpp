@@ -39,8 +39,9 @@ std::vector<std::string> grouped(const std::vector<std::pair<std::string, std::s
     std::vector<int> layers;
   };
   std::vector<Group> groups;
-  for (const auto& [text, description] : names) {
-    const Name name = taken_apart(text);
+  for (const auto& one : names) {
+    const Name name = taken_apart(one.first);
+    const std::string& description = one.second;
     const auto same = std::find_if(groups.begin(), groups.end(), [&](const Group& g) {
       return g.name.before == name.before && g.name.after == name.after && g.description == description;
     });

@@ -150,7 +150,7 @@ class Collection {
     for (char& c : bare) c = c == '-' ? '_' : c;
     std::vector<std::string> names;
     for (const Key& key : option_keys()) names.push_back(key.name);
-    for (const char* section : {"parscale", "training", "model"}) names.push_back(section);
+    for (const char* section : {"parscale", "training", "model"}) names.emplace_back(section);
     const std::string near = nearest(bare, names);
     std::string meant;
     for (const Key& key : option_keys())

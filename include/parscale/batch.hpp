@@ -49,6 +49,10 @@ inline Batch batch_of(std::vector<Token> ids, Index sequences, std::vector<std::
     throw ConfigurationError(
         {.what = "The tokens of a batch must form full rows",
          .why = std::to_string(ids.size()) + " tokens, " + std::to_string(sequences) + " rows"});
+  if (!starts.empty() && starts.size() != ids.size())
+    throw ConfigurationError(
+        {.what = "Every token of a batch needs a document start, or none",
+         .why = std::to_string(starts.size()) + " starts, " + std::to_string(ids.size()) + " tokens"});
   Batch batch{.sequences = sequences, .tokens = static_cast<Index>(ids.size()) / sequences};
   batch.targets = next_tokens(ids, batch.tokens, starts);
   batch.ids = std::move(ids);

@@ -22,7 +22,8 @@ struct Situation {
   std::function<void(const fs::path&)> before;
   std::function<void(const fs::path&)> work;
   std::set<std::optional<Index>> allowed;
-  fs::path output = {};  ///< where the checkpoints lie, below the test's own directory
+  std::ptrdiff_t damaged = 0;  ///< checkpoints that are damaged from the start
+  fs::path output = {};        ///< where the checkpoints lie, below the test's own directory
 };
 
 bool changes_files(CallKind kind) {
@@ -37,12 +38,20 @@ bool anything_unfinished(const fs::path& parent) {
                      [](const std::string& name) { return name.find('.') != std::string::npos; });
 }
 
+std::ptrdiff_t count_damaged(const fs::path& parent) {
+  const auto found = io::find_checkpoints(parent);
+  return std::count_if(found.begin(), found.end(), [](const io::FoundCheckpoint& checkpoint) {
+    return !io::verify_checkpoint(checkpoint.path).good();
+  });
+}
+
 /// Whatever the kill left: the newest good checkpoint is an allowed one, now and after tidying up; nothing
-/// unfinished stays; and the run can go on and save.
+/// half-written or half-deleted ever has a valid name; nothing unfinished stays; the run can go on and save.
 void require_good(const fs::path& parent, const Situation& situation, Index instant) {
   INFO("killed before file system call " << instant);
   const auto found = good_step(parent);
   REQUIRE(situation.allowed.count(found) == 1);
+  REQUIRE(count_damaged(parent) <= situation.damaged);
   io::tidy_checkpoints(parent);
   REQUIRE(good_step(parent) == found);
   REQUIRE_FALSE(anything_unfinished(parent));
@@ -127,7 +136,8 @@ TEST_CASE(
                           flip_bit(save(parent, 7) / "model.safetensors", 1000, 3);
                         },
                     .work = [](const fs::path& parent) { save(parent, 7, {.keep = 1}); },
-                    .allowed = {6, 7}},
+                    .allowed = {6, 7},
+                    .damaged = 1},
                    30);
 }
 

@@ -14,7 +14,8 @@ namespace {
 
 using Row = std::vector<double>;
 
-constexpr double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
+constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
+constexpr double infinity = std::numeric_limits<double>::infinity();
 
 Token drawn(const Row& logits, const GenerateOptions& options, double u) {
   return sample(std::span<const double>(logits), options, u);
@@ -47,7 +48,7 @@ TEST_CASE("Greedy takes the most likely token, of equals the first") {
 }
 
 TEST_CASE("Logits that are not finite are an error wherever they stand") {
-  for (const double bad : {nan, infinity})
+  for (const double bad : {not_a_number, infinity})
     for (std::size_t i = 0; i < 4; ++i) {
       INFO("logit " << i << " is " << bad);
       Row row{1, 2, 3, 4};
@@ -115,11 +116,11 @@ TEST_CASE("Tokens of probability zero are never drawn, even at the end of the ra
 TEST_CASE("Impossible options of generation are refused by name") {
   CHECK(contains(refused({.max_new_tokens = -1}), "max_new_tokens must not be negative"));
   CHECK(contains(refused({.temperature = -0.5}), "temperature must not be negative"));
-  CHECK(contains(refused({.temperature = nan}), "temperature"));
+  CHECK(contains(refused({.temperature = not_a_number}), "temperature"));
   CHECK(contains(refused({.top_k = -1}), "top_k must not be negative"));
   CHECK(contains(refused({.top_p = 0}), "top_p"));
   CHECK(contains(refused({.top_p = 1.5}), "it is 1.5"));
-  CHECK(contains(refused({.top_p = nan}), "top_p"));
+  CHECK(contains(refused({.top_p = not_a_number}), "top_p"));
   CHECK_NOTHROW(check(GenerateOptions{}));
 }
 
@@ -228,14 +229,14 @@ TEST_CASE("Generation refuses an empty prompt, impossible options and unknown to
   CHECK(contains(thrown<ConfigurationError>([&] { model.generate({{1, 2}, {}}, {}); }), "at least one token"));
   CHECK(contains(thrown<ConfigurationError>([&] { model.generate(std::vector<Token>{}, {}); }), "at least one"));
   CHECK_THROWS_AS(model.generate(prompts, {.temperature = -1}), ConfigurationError);
-  CHECK(contains(thrown<InputError>([&] { model.generate({{1, 19}}, {}); }), "19, the vocabulary has 19"));
-  CHECK_THROWS_AS(model.generate({{-1}}, {}), InputError);
+  CHECK(contains(thrown<InputError>([&] { model.generate(std::vector<Token>{1, 19}, {}); }), "19, the vocabulary has 19"));
+  CHECK_THROWS_AS(model.generate(std::vector<Token>{-1}, {}), InputError);
 }
 
 TEST_CASE("A model with weights that are not finite cannot generate") {
   auto model = talker();
   change_weights(model, [&](const std::string& name, auto& values) {
-    if (name == "model.norm.weight") values[2] = nan;
+    if (name == "model.norm.weight") values[2] = not_a_number;
   });
   CHECK(contains(thrown<NumericError>([&] { model.generate(prompts, {}); }), "check the checkpoint's weights"));
 }

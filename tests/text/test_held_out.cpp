@@ -139,7 +139,7 @@ TEST_CASE("Held-out rows are the same for every seed, in the order of the text")
   for (const char* name : {"d/a.jsonl", "d/b.jsonl", "d/c.txt"})
     in.file(name, std::string(name).back() == 't' ? made.text(3000) : made.jsonl(300, 10));
   std::vector<std::vector<Row>> of_seed;
-  for (const std::uint64_t seed : {1, 2}) {
+  for (const std::uint64_t seed : {1u, 2u}) {
     DatasetOptions options = held_out_options(in, "d", 0.1);
     options.seed = seed;
     const Dataset data(options, character_encoder());

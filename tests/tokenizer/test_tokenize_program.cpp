@@ -7,7 +7,9 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <parscale/io/safetensors_reader.hpp>
+#include <span>
 #include <sstream>
 #include <string>
 #include <vector>

@@ -79,8 +79,7 @@ TEST_CASE("The fingerprint tells files apart and stays the same for the same fil
   const auto file = source_dir / "data/austen-bpe4096/tokenizer.json";
   CHECK(io::Tokenizer::load(file).fingerprint() == austen().fingerprint());
   CHECK(austen().fingerprint() != qwen().fingerprint());
-  // The standard's own test vector.
-  CHECK(changed([](io::Json&) {}).fingerprint() != 0xCBF29CE484222325u);
+  CHECK(austen().fingerprint() == 16585774558200570492u);  // token caches on disk depend on it
 }
 
 TEST_CASE("A stream shows a character only when all of its bytes have come") {

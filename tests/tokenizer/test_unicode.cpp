@@ -114,7 +114,7 @@ TEST_CASE("Normalising in segments gives what normalising the whole text gives")
   std::string scratch;
   for (int round = 0; round < 20'000; ++round) {
     std::string text;
-    for (unsigned length = 1 + random() % 20; length > 0; --length) {
+    for (auto length = 1 + random() % 20; length > 0; --length) {
       const auto [first, end] = ranges[random() % ranges.size()];
       append_utf8(static_cast<char32_t>(first + random() % (end - first)), text);
     }

@@ -97,10 +97,7 @@ class Tokenizer {
   std::optional<std::int32_t> id_of(std::string_view token) const { return model_.vocabulary.find(token); }
 
   /// Whether the token only steers the model and is no text.
-  bool is_special(std::int32_t id) const {
-    return std::any_of(added_tokens_.begin(), added_tokens_.end(),
-                       [id](const AddedToken& token) { return token.special && token.id == id; });
-  }
+  bool is_special(std::int32_t id) const { return model_.vocabulary.is_special(id); }
 
   /// The highest id + 1.
   std::int32_t size() const { return static_cast<std::int32_t>(model_.vocabulary.id_end()); }

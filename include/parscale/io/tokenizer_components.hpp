@@ -115,7 +115,7 @@ inline AddedToken read_added_token(const TokenizerJson& token, std::int64_t expe
           .normalized = token.flag("normalized")};
 }
 
-/// The added tokens of a file. Those that the vocabulary lacks join it.
+/// The added tokens of a file. Those that the vocabulary lacks join it, special ones are marked there.
 inline std::vector<AddedToken> read_added_tokens(const TokenizerJson& file, Vocabulary& vocabulary) {
   std::vector<AddedToken> tokens;
   if (file.find("added_tokens") == nullptr) return tokens;
@@ -127,6 +127,7 @@ inline std::vector<AddedToken> read_added_tokens(const TokenizerJson& file, Voca
     const auto known = vocabulary.find(content);
     tokens.push_back(read_added_token(entry, known ? *known : static_cast<std::int64_t>(vocabulary.count())));
     if (!known) vocabulary.add(content, tokens.back().id, false, entry.where());
+    if (tokens.back().special) vocabulary.mark_special(tokens.back().id);
   });
   return tokens;
 }

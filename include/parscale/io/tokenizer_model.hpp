@@ -116,7 +116,8 @@ struct TokenizerModel {
 inline TokenizerModel read_tokenizer_model(const TokenizerJson& model) {
   detail::check_bpe_options(model);
   Vocabulary vocabulary = detail::read_vocabulary(model);
-  Bpe bpe(detail::read_byte_ids(model, vocabulary), detail::read_merges(model, vocabulary));
+  const auto byte_ids = detail::read_byte_ids(model, vocabulary);
+  Bpe bpe(byte_ids, detail::read_merges(model, vocabulary));
   return {std::move(vocabulary), std::move(bpe), model.fields().flag_or("ignore_merges", false)};
 }
 

@@ -1,7 +1,6 @@
 /// The tokens of a tokenizer: ids, spellings in the byte alphabet, and the bytes that they stand for.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -60,6 +59,12 @@ class Vocabulary {
     return by_id_[index]->bytes;
   }
 
+  /// Special tokens steer the model and are no text.
+  void mark_special(std::int32_t id) { by_id_[static_cast<std::size_t>(id)]->special = true; }
+  bool is_special(std::int32_t id) const {
+    return bytes_of(id) && by_id_[static_cast<std::size_t>(id)]->special;
+  }
+
   /// How many tokens there are.
   std::size_t count() const { return tokens_.size(); }
   /// The highest id + 1.
@@ -70,6 +75,7 @@ class Vocabulary {
     std::string spelling;
     std::string bytes;
     bool mergeable;
+    bool special = false;
   };
 
   [[noreturn]] static void refuse(const char* what, const std::string& spelling, std::int64_t id,
@@ -80,7 +86,7 @@ class Vocabulary {
   }
 
   std::deque<Token> tokens_;  // a deque, because the other two point into it
-  std::vector<const Token*> by_id_;
+  std::vector<Token*> by_id_;
   std::unordered_map<std::string_view, std::int32_t> ids_;
 };
 

@@ -1,6 +1,7 @@
 /// What a training run will take, before anything is allocated.
 #pragma once
 
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -26,7 +27,7 @@ struct MemoryPlan {
 inline std::string bytes_text(std::size_t bytes) {
   const bool large = bytes >= std::size_t{1} << 30;
   const double value = static_cast<double>(bytes) / (large ? 0x1p30 : 0x1p20);
-  const auto tenths = static_cast<long long>(value * 10 + 0.5);
+  const auto tenths = std::llround(value * 10);
   return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + (large ? " GiB" : " MiB");
 }
 

@@ -52,30 +52,39 @@ struct Kernel {
   static constexpr int width = vector_bytes / sizeof(T), vectors = 2;
   static constexpr int rows = kernel_rows, cols = vectors * width;
 
-  /// c[0,m) x [0,n) += a b from one panel each, m <= rows, n <= cols.
-  static void run(Index inner, const T* a, const T* b, T* c, Index stride, Index m, Index n) {
+  /// A place in a row-major matrix.
+  template <class U>
+  struct At {
+    U* data;
+    Index stride;
+  };
+
+  /// c = base + a b for [m,n] of at most [rows,cols]. `b` is a packed panel, `a` too, or lies in its rows.
+  template <bool a_is_packed>
+  static void run(Index inner, At<const T> a, const T* b, At<const T> base, At<T> c, Index m, Index n) {
 #if defined(__clang__)
 #pragma clang fp contract(fast)
 #endif
     Vector sum[rows][vectors] = {};
-    for (Index k = 0; k < inner; ++k, a += rows, b += cols) {
+    for (Index k = 0; k < inner; ++k, b += cols) {
       Vector right[vectors];
       for (int j = 0; j < vectors; ++j) right[j] = load(b + j * width);
-      for (int i = 0; i < rows; ++i)
-        for (int j = 0; j < vectors; ++j) sum[i][j] += a[i] * right[j];
+      for (int i = 0; i < rows; ++i) {
+        const T left = a_is_packed ? a.data[i] : a.data[i * a.stride];
+        for (int j = 0; j < vectors; ++j) sum[i][j] += left * right[j];
+      }
+      a.data += a_is_packed ? rows : 1;
     }
     if (m == rows && n == cols) {
       for (int i = 0; i < rows; ++i)
-        for (int j = 0; j < vectors; ++j) {
-          T* at = c + i * stride + j * width;
-          store(load(at) + sum[i][j], at);
-        }
+        for (int j = 0; j < vectors; ++j)
+          store(load(base.data + i * base.stride + j * width) + sum[i][j], c.data + i * c.stride + j * width);
     } else {
       T all[rows][cols];
       for (int i = 0; i < rows; ++i)
         for (int j = 0; j < vectors; ++j) store(sum[i][j], all[i] + j * width);
       for (Index i = 0; i < m; ++i)
-        for (Index j = 0; j < n; ++j) c[i * stride + j] += all[i][j];
+        for (Index j = 0; j < n; ++j) c.data[i * c.stride + j] = base.data[i * base.stride + j] + all[i][j];
     }
   }
 
@@ -89,32 +98,46 @@ struct Kernel {
   static void store(const Vector& v, T* to) { std::memcpy(to, &v, sizeof(v)); }
 };
 
-/// Copies `width` neighbouring rows of `m` (the rest are zeros) into a panel [m.cols, width].
+/// Copies the rows [begin * width, end * width) of `m` into panels [m.cols, width]; rows beyond the last are
+/// zeros.
 template <Index width, class T>
-void pack_panel(const Strided<T>& m, T* panel) {
-  if (m.rows < width) std::fill_n(panel, m.cols * width, T(0));
-  for (Index k = 0; k < m.cols; ++k, panel += width) {
-    const T* column = m.data + k * m.col_step;
-    if (m.rows == width && m.row_step == 1)
-      std::memcpy(panel, column, width * sizeof(T));
-    else if (m.rows == width)
-      for (Index i = 0; i < width; ++i) panel[i] = column[i * m.row_step];
-    else
-      for (Index i = 0; i < m.rows; ++i) panel[i] = column[i * m.row_step];
+void pack_panels(const Strided<T>& m, T* panels, Index begin, Index end) {
+  const Index whole = std::min(end, m.rows / width), size = width * m.cols;
+  if (m.row_step == 1) {  // along the memory: all panels of one column together
+    for (Index k = 0; k < m.cols; ++k)
+      for (Index p = begin; p < whole; ++p)
+        std::memcpy(panels + p * size + k * width, m.data + k * m.col_step + p * width, width * sizeof(T));
+  } else {
+    for (Index p = begin; p < whole; ++p)
+      for (Index k = 0; k < m.cols; ++k)
+        for (Index i = 0; i < width; ++i)
+          panels[p * size + k * width + i] = m.data[(p * width + i) * m.row_step + k * m.col_step];
   }
+  if (whole == end) return;
+  std::fill_n(panels + whole * size, size, T(0));
+  for (Index k = 0; k < m.cols; ++k)
+    for (Index i = 0; i < m.rows - whole * width; ++i)
+      panels[whole * size + k * width + i] = m.data[(whole * width + i) * m.row_step + k * m.col_step];
 }
 
 inline Index pieces(Index count, Index size) { return (count + size - 1) / size; }
 
-/// c = begin + a b, where begin_tile(row, rows, col, cols) writes the beginning of a tile of c.
-template <class T, class Begin>
+/// What a product is added to: a matrix (the result itself, or another), or one row for all (stride 0).
+template <class T>
+struct Base {
+  const T* data;
+  Index stride;
+};
+
+/// c = base + a b
+template <class T>
 class PackedProduct {
  public:
-  static constexpr Index inner_block = 256, row_block = 4096, col_block = 2048;
-  static constexpr Index scratch_size = inner_block * (row_block + col_block + kernel_rows + Kernel<T>::cols);
+  static constexpr Index inner_block = 512, row_block = 4096, col_block = 2048;
+  static constexpr Index scratch_size = inner_block * (row_block + kernel_rows + col_block + Kernel<T>::cols);
 
-  PackedProduct(Threads& threads, Scratch& scratch, Strided<T> a, Strided<T> b, Block<T> c, Begin begin_tile)
-      : threads_(threads), a_(a), b_(b.transposed()), c_(c), begin_tile_(begin_tile) {
+  PackedProduct(Threads& threads, Scratch& scratch, Strided<T> a, Strided<T> b, Base<T> base, Block<T> c)
+      : threads_(threads), a_(a), b_(b.transposed()), base_(base), c_(c), packs_a_(a.col_step != 1) {
     left_ = scratch.take<T>(scratch_size);
     right_ = left_ + inner_block * (row_block + kernel_rows);
   }
@@ -136,17 +159,20 @@ class PackedProduct {
 
   void add_block(const Range& r) {
     const Index left = pieces(r.rows, K::rows), right = pieces(r.cols, K::cols);
-    const Strided<T> a = a_.part(r.row, r.rows, r.inner, r.depth), b = b_.part(r.col, r.cols, r.inner, r.depth);
+    // Rows of a that the kernel can read where they are stay there, but for a last panel with rows missing.
+    const Index first_left = packs_a_ ? 0 : r.rows / K::rows;
     constexpr Index share = 8;  // panels that one task copies
-    threads_.run(pieces(left, share) + pieces(right, share), [&](Index task, int) {
-      const Index lefts = pieces(left, share);
-      if (task < lefts)
-        pack<K::rows>(a, left_, task * share, std::min(left, (task + 1) * share));
+    const Index left_tasks = pieces(left - first_left, share);
+    threads_.run(left_tasks + pieces(right, share), [&](Index task, int) {
+      const Index panel = (task < left_tasks ? task : task - left_tasks) * share;
+      if (task < left_tasks)
+        pack_panels<K::rows>(a_.part(r.row, r.rows, r.inner, r.depth), left_, first_left + panel,
+                             std::min(left, first_left + panel + share));
       else
-        pack<K::cols>(b, right_, (task - lefts) * share, std::min(right, (task - lefts + 1) * share));
+        pack_panels<K::cols>(b_.part(r.col, r.cols, r.inner, r.depth), right_, panel, std::min(right, panel + share));
     });
     // Tiles of panels: enough of them for many threads, large enough to read each panel from near memory.
-    const Index down = tile_panels(left, 11), across = tile_panels(right, 16);
+    const Index down = tile_panels(left, 22), across = tile_panels(right, 8);
     const Index tiles_across = pieces(right, across);
     threads_.run(pieces(left, down) * tiles_across, [&](Index task, int) {
       const Index i = task / tiles_across * down, j = task % tiles_across * across;
@@ -160,27 +186,30 @@ class PackedProduct {
     return pieces(panels, tiles);
   }
 
-  template <Index width>
-  static void pack(const Strided<T>& m, T* panels, Index begin, Index end) {
-    for (Index p = begin; p < end; ++p)
-      pack_panel<width>(m.part(p * width, std::min(width, m.rows - p * width), 0, m.cols), panels + p * width * m.cols);
+  void tile(const Range& r, Index left, Index left_end, Index right, Index right_end) {
+    for (Index j = right; j < right_end; ++j)
+      for (Index i = left; i < left_end; ++i) panels(r, i, j);
   }
 
-  void tile(const Range& r, Index left, Index left_end, Index right, Index right_end) {
-    const Index row = left * K::rows, row_end = std::min(r.rows, left_end * K::rows);
-    const Index col = right * K::cols, col_end = std::min(r.cols, right_end * K::cols);
-    if (r.inner == 0) begin_tile_(r.row + row, row_end - row, r.col + col, col_end - col);
-    for (Index j = right; j < right_end; ++j)
-      for (Index i = left; i < left_end; ++i)
-        K::run(r.depth, left_ + i * K::rows * r.depth, right_ + j * K::cols * r.depth,
-               c_.row(r.row + i * K::rows) + r.col + j * K::cols, c_.stride, std::min<Index>(K::rows, r.rows - i * K::rows),
-               std::min<Index>(K::cols, r.cols - j * K::cols));
+  void panels(const Range& r, Index i, Index j) {
+    const Index row = r.row + i * K::rows, col = r.col + j * K::cols;
+    const Index m = std::min<Index>(K::rows, r.row + r.rows - row), n = std::min<Index>(K::cols, r.col + r.cols - col);
+    const T* b = right_ + j * K::cols * r.depth;
+    const typename K::template At<T> c{c_.row(row) + col, c_.stride};
+    const typename K::template At<const T> base =
+        r.inner > 0 ? typename K::template At<const T>{c.data, c.stride}
+                    : typename K::template At<const T>{base_.data + row * base_.stride + col, base_.stride};
+    if (packs_a_ || m < K::rows)
+      K::template run<true>(r.depth, {left_ + i * K::rows * r.depth, 0}, b, base, c, m, n);
+    else
+      K::template run<false>(r.depth, {a_.data + row * a_.row_step + r.inner, a_.row_step}, b, base, c, m, n);
   }
 
   Threads& threads_;
   Strided<T> a_, b_;  ///< b is kept transposed: both are packed by rows
+  Base<T> base_;
   Block<T> c_;
-  Begin begin_tile_;
+  bool packs_a_;
   T *left_, *right_;
 };
 
