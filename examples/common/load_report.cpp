@@ -60,7 +60,7 @@ std::vector<std::string> grouped(const std::vector<std::pair<std::string, std::s
 std::vector<std::string> filled_lines(const LoadReport& report) {
   std::vector<std::pair<std::string, std::string>> names;
   for (const auto& filled : report.filled)
-    names.emplace_back(filled.name, fmt::format(" {}: {}", to_string(filled.extent), filled.how));
+    names.emplace_back(filled.name, fmt::format(" {}: {}", io::to_string(filled.extent), filled.how));
   return grouped(names);
 }
 

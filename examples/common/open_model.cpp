@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <set>
 
-#include "any_model.hpp"
 #include "compiled_set.hpp"
+#include "model_files.hpp"
 
 namespace parscale::program {
 namespace {
@@ -28,12 +28,8 @@ std::string listed(int CompiledArchitecture::*member) {
                  "\" and build again"});
 }
 
-}  // namespace
-
-std::unique_ptr<AnyModel> open_model(const io::ModelConfig& config, const WeightSource& source,
-                                     Compute compute, int threads, LoadReport& report) {
-  const Architecture wanted = canonical(config.architecture);
-  if (source.checkpoint) report.directory = *source.checkpoint;
+/// The entry of the compiled set for an architecture.
+const CompiledArchitecture& compiled(const Architecture& wanted) {
   const auto has = [](int CompiledArchitecture::*member, int value) {
     return std::any_of(compiled_set.begin(), compiled_set.end(),
                        [&](const auto& e) { return e.*member == value; });
@@ -42,19 +38,32 @@ std::unique_ptr<AnyModel> open_model(const io::ModelConfig& config, const Weight
     fail_outside("head size", wanted.head_dim, &CompiledArchitecture::head_dim, "PARSCALE_HEAD_DIMS");
   if (!has(&CompiledArchitecture::replicas, wanted.replicas))
     fail_outside("number of replicas", wanted.replicas, &CompiledArchitecture::replicas, "PARSCALE_REPLICAS");
-  const auto found =
-      std::find_if(compiled_set.begin(), compiled_set.end(), [&](const CompiledArchitecture& e) {
-        return e.head_dim == wanted.head_dim && e.replicas == wanted.replicas &&
-               e.cross_attention == wanted.cross_attention;
-      });
-  return found->open(config, source, compute, threads, report);
+  return *std::find_if(compiled_set.begin(), compiled_set.end(), [&](const CompiledArchitecture& e) {
+    return e.head_dim == wanted.head_dim && e.replicas == wanted.replicas &&
+           e.cross_attention == wanted.cross_attention;
+  });
+}
+
+}  // namespace
+
+std::unique_ptr<AnyModel> open_model(const io::ModelConfig& config, const WeightSource& source,
+                                     Compute compute, int threads, LoadReport& report) {
+  auto model = compiled(canonical(config.architecture)).open(config.shape, compute, threads);
+  if (!source.checkpoint) {
+    model->initialise(source.seed);
+    return model;
+  }
+  report.directory = *source.checkpoint;
+  const io::TensorFiles files(*source.checkpoint);
+  std::visit([&](const auto& t) { io::fill_parameters(t.weights, config.shape, files, source.seed, report); },
+             model->tensors());
+  return model;
 }
 
 ModelDirectory open_model_directory(const std::string& model) {
   ModelDirectory out{.path = io::resolve_model(model), .json = {}, .config = {}};
-  const auto file = out.path / "config.json";
-  out.json = io::read_json(file);
-  out.config = io::parse_model_config(out.json, file.string());
+  out.json = io::read_json(out.path / "config.json");
+  out.config = io::load_model_config(out.path);
   return out;
 }
 

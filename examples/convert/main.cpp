@@ -3,9 +3,9 @@
 
 #include <CLI/CLI.hpp>
 
-#include "common/any_model.hpp"
 #include "common/console.hpp"
 #include "common/load_report.hpp"
+#include "common/model_files.hpp"
 #include "common/options.hpp"
 #include "common/options_model.hpp"
 #include "common/progress.hpp"
@@ -99,7 +99,7 @@ int convert(const std::vector<std::string>& words) {
   io::SaveOptions save = base;
   save.dtype = dtype_of(c.dtype.empty() ? from.config.dtype : c.dtype);
   save.companions = tokenizer_files(from.path);
-  model->save(config, c.out, save);
+  save_model(*model, config, c.out, save);
   print_quietly(stdout, fmt::format("{}: {} parameters, P = {}, {}\n", c.out,
                                     write_count(static_cast<double>(model->parameters())),
                                     config.architecture.replicas, io::transformers_name_of(save.dtype)));

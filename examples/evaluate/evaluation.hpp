@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "common/any_model.hpp"
+#include "common/model_files.hpp"
 
 namespace parscale::program {
 

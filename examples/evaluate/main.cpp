@@ -5,9 +5,9 @@
 #include <parscale/io/documents.hpp>
 #include <parscale/io/tokenizer.hpp>
 
-#include "common/any_model.hpp"
 #include "common/console.hpp"
 #include "common/load_report.hpp"
+#include "common/model_files.hpp"
 #include "evaluation.hpp"
 
 namespace parscale::program {

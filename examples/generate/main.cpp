@@ -4,9 +4,9 @@
 #include <CLI/CLI.hpp>
 #include <parscale/io/stream_decoder.hpp>
 
-#include "common/any_model.hpp"
 #include "common/console.hpp"
 #include "common/load_report.hpp"
+#include "common/model_files.hpp"
 
 namespace parscale::program {
 namespace {
@@ -58,22 +58,6 @@ std::optional<io::Tokenizer> tokenizer_for(const GenerateCommand& c, const std::
   return io::Tokenizer::load(directory);
 }
 
-/// End tokens of config.json, and of generation_config.json when there is one.
-std::vector<Token> end_tokens(const ModelDirectory& directory) {
-  std::vector<Token> ends = directory.config.eos_token_ids;
-  const auto file = directory.path / "generation_config.json";
-  if (!std::filesystem::exists(file)) return ends;
-  const io::Json json = io::read_json(file);
-  const auto add = [&](const io::Json& id) {
-    if (id.is_number_integer()) ends.push_back(id.get<Token>());
-  };
-  if (const auto found = json.find("eos_token_id"); found != json.end()) {
-    add(*found);
-    for (const io::Json& id : found->is_array() ? *found : io::Json::array()) add(id);
-  }
-  return ends;
-}
-
 std::string joined_ids(const std::vector<Token>& prompt, const std::vector<Token>& continuation) {
   std::vector<Token> all = prompt;
   all.insert(all.end(), continuation.begin(), continuation.end());
@@ -95,7 +79,7 @@ int generate(const std::vector<std::string>& words) {
   for (const auto& warning : directory.config.warnings) print_warning(warning);
   print_load_report(report);
 
-  if (!c.ignore_eos) c.options.end_tokens = end_tokens(directory);
+  if (!c.ignore_eos) c.options.end_tokens = directory.config.eos_token_ids;
   std::optional<io::StreamDecoder> text;
   if (tokenizer) {
     c.options.vocabulary = tokenizer->size();

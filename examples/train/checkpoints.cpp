@@ -52,11 +52,11 @@ void Checkpoints::check_identity(const io::GoodCheckpoint& checkpoint) const {
 std::filesystem::path Checkpoints::save(AnyModel& model, const io::TrainerState& state, bool rolling) {
   const io::CheckpointRequest request{.parent = options_.output_dir,
                                       .name = {.step = state.step, .rolling = rolling},
-                                      .bytes = model.state_bytes(),
+                                      .bytes = state_bytes(model),
                                       .keep = options_.save_total_limit.value_or(0),
                                       .metadata = identity_};
   const auto path =
-      io::save_checkpoint(request, [&](io::CheckpointWriter& writer) { model.save_state(writer, state); });
+      io::save_checkpoint(request, [&](io::CheckpointWriter& writer) { save_state(model, writer, state); });
   last_save_ = std::chrono::steady_clock::now();
   return path;
 }

@@ -7,7 +7,7 @@
 #include <optional>
 #include <string>
 
-#include "common/any_model.hpp"
+#include "common/model_files.hpp"
 #include "common/options.hpp"
 
 namespace parscale::program {

@@ -142,7 +142,7 @@ class Loop {
     draw_chart();
     io::SaveOptions save{.companions = run_.tokenizer_files};
     if (run_.model->compute() == Compute::float64) save.dtype = io::Dtype::f64;
-    run_.model->save_into(run_.config, options_.output_dir, save);
+    save_model_into(*run_.model, run_.config, options_.output_dir, save);
     run_.checkpoints->finish();
     progress_.say(fmt::format("finished  {} steps; the model is in {}", state_.step, options_.output_dir));
   }

@@ -170,7 +170,7 @@ Run prepare(const Options& options) {
   print_load_report(report);
   print_memory(run, program);
   run.model->train(run.trainer);
-  if (run.resumed && !run.resumed->checkpoint.empty()) run.model->load_state(run.resumed->checkpoint);
+  if (run.resumed && !run.resumed->checkpoint.empty()) load_state(*run.model, run.resumed->checkpoint);
   print_model(run);
   print_text(run);
   return run;

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "checkpoints.hpp"
-#include "common/any_model.hpp"
+#include "common/model_files.hpp"
 #include "common/options.hpp"
 #include "data.hpp"
 

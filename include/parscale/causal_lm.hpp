@@ -39,8 +39,11 @@ class BasicCausalLM {
 
   /// A model with weights drawn from `seed` (core/initialise.hpp). Throws ConfigurationError on a bad shape.
   BasicCausalLM(const Shape& shape, std::uint64_t seed, B on = B());
-  /// A model whose weights the caller fills in at once.
+  /// A model whose weights the caller fills in at once: by initialise(), or from a file.
   BasicCausalLM(const Shape& shape, Uninitialised, B on = B());
+
+  /// Draws all weights from `seed`.
+  void initialise(std::uint64_t seed);
 
   /// A model from a Hugging Face directory, or a hub name in the local cache: plain Qwen2 or ParScale. What a
   /// checkpoint lacks is initialised; `report` says what that was. Defined in io/huggingface.hpp.
@@ -103,10 +106,15 @@ BasicCausalLM<arch, B, StoreOf>::BasicCausalLM(const Shape& shape, Uninitialised
 template <Architecture arch, Backend B, template <Architecture, class> class StoreOf>
 BasicCausalLM<arch, B, StoreOf>::BasicCausalLM(const Shape& shape, std::uint64_t seed, B on)
     : BasicCausalLM(shape, Uninitialised{}, std::move(on)) {
+  initialise(seed);
+}
+
+template <Architecture arch, Backend B, template <Architecture, class> class StoreOf>
+void BasicCausalLM<arch, B, StoreOf>::initialise(std::uint64_t seed) {
   std::vector<W> values;
   store_.each([&](const Owned<W>& p) {
     values.resize(static_cast<std::size_t>(p.weight.count()));
-    initialise(std::span(values), p.name, shape_.initializer_range, seed);
+    parscale::initialise(std::span(values), p.name, shape_.initializer_range, seed);
     on_.from_host(values.data(), p.weight);
   });
 }

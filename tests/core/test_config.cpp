@@ -172,7 +172,8 @@ TEST_CASE("The norms' epsilon must be a small number") {
 TEST_CASE("The rotary base must be a positive finite number") {
   CHECK(contains(refused([](Shape& s) { s.rope_theta = 0; }), "rope_theta"));
   CHECK(contains(refused([](Shape& s) { s.rope_theta = -10000; }), "rope_theta"));
-  CHECK(contains(refused([](Shape& s) { s.rope_theta = std::numeric_limits<double>::infinity(); }), "rope_theta"));
+  CHECK(contains(refused([](Shape& s) { s.rope_theta = std::numeric_limits<double>::infinity(); }),
+                 "rope_theta"));
   CHECK(contains(refused([](Shape& s) { s.rope_theta = std::nan(""); }), "rope_theta"));
 }
 

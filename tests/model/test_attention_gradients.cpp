@@ -72,7 +72,8 @@ TEST_CASE("The gradients of plain self-attention are those of its forward") {
   Attending<of(1)>(small(5), 2, 4, false).check_gradients();
 }
 
-TEST_CASE("The gradients of self-attention with replicas are those of its forward, with and without a prefix") {
+TEST_CASE(
+    "The gradients of self-attention with replicas are those of its forward, with and without a prefix") {
   Attending<of(2)>(small(GENERATE(0, 5)), 2, 3, false).check_gradients();
 }
 
@@ -99,6 +100,13 @@ TEST_CASE("The gradients of self-attention are those of its forward over sequenc
   shape.heads = 2;
   shape.kv_heads = 1;
   Attending<of(2, CrossAttention::expanded)>(shape, 1, 270, GENERATE(false, true)).check_gradients(499);
+}
+
+TEST_CASE("The gradients of self-attention are those of its forward behind a prefix of several key blocks") {
+  Shape shape = small(300);
+  shape.heads = 2;
+  shape.kv_heads = 1;
+  Attending<of(2, CrossAttention::expanded)>(shape, 1, 4, GENERATE(false, true)).check_gradients(211);
 }
 
 TEST_CASE("The gradients of self-attention are those of its forward over many tiles of cut documents") {
@@ -140,7 +148,8 @@ void check_sublayer(bool replica_rope) {
 
 }  // namespace
 
-TEST_CASE("The gradients of the cross-replica sublayer are those of its forward, with and without replica rope") {
+TEST_CASE(
+    "The gradients of the cross-replica sublayer are those of its forward, with and without replica rope") {
   const bool replica_rope = GENERATE(false, true);
   check_sublayer<2>(replica_rope);
   check_sublayer<3>(replica_rope);

@@ -68,14 +68,18 @@ TEST_CASE("A target outside the vocabulary is refused with its position") {
 
 TEST_CASE("A wrong number of targets or starts is refused") {
   CHECK(contains(refused<ConfigurationError>([](Batch& b) { b.targets.pop_back(); }), "number of targets"));
-  CHECK(contains(refused<ConfigurationError>([](Batch& b) { b.starts = {0, 0}; }), "number of document starts"));
+  CHECK(contains(refused<ConfigurationError>([](Batch& b) {
+                   b.starts = {0, 0};
+                 }),
+                 "number of document starts"));
 }
 
 TEST_CASE("A document that starts after its token or before its row is refused") {
   const auto message = refused<ConfigurationError>([](Batch& b) { b.starts = {0, 0, 0, 1, 0, 0}; });
   CHECK(contains(message, "document start"));
   CHECK(contains(message, "position 3"));
-  CHECK(contains(refused<ConfigurationError>([](Batch& b) { b.starts = {0, -1, 0, 0, 0, 0}; }), "position 1"));
+  CHECK(
+      contains(refused<ConfigurationError>([](Batch& b) { b.starts = {0, -1, 0, 0, 0, 0}; }), "position 1"));
 }
 
 TEST_CASE("The model refuses a bad batch in every call") {

@@ -1,12 +1,12 @@
 // Every block's backward against central differences of its forward, for its inputs and every weight.
 #include <catch2/generators/catch_generators.hpp>
 
+#include <parscale/batch.hpp>
 #include <parscale/block/aggregation.hpp>
 #include <parscale/block/embedding.hpp>
 #include <parscale/block/lm_head.hpp>
 #include <parscale/block/mlp.hpp>
 #include <parscale/block/rms_norm.hpp>
-#include <parscale/batch.hpp>
 
 #include "../support/block_bench.hpp"
 
@@ -31,7 +31,8 @@ Shape small() {
           .smoothing = 0.1};
 }
 
-/// A block's backward wrote d_x for the objective sum(c * outputs()): compares it, and the weights' gradients.
+/// A block's backward wrote d_x for the objective sum(c * outputs()): compares it, and the weights'
+/// gradients.
 template <class Weights, class F>
 void check_block(Weights& weights, const View<double>& x, const View<double>& d_x, std::span<const double> c,
                  F outputs) {
@@ -66,6 +67,38 @@ TEST_CASE("The gradients of RMSNorm are those of its forward when it writes repl
   check_rms_norm(3);
 }
 
+TEST_CASE("RMSNorm divides by the root of the mean square and epsilon, and keeps that factor") {
+  Bench bench(small(), 1, 1, 2);
+  auto at = bench.context();
+  using Norm = RmsNorm<B>;
+  Parameters<Norm::Weights> weights(Norm::weights(small()), 1);
+  const View<double> x = bench.random({2, 12}, 2), out = bench.take({2, 12}), rstd = bench.take({2});
+  const auto gain = weights.weights().weight;
+  Norm::forward(weights.weights(), x, out, rstd, at);
+  for (Index i = 0; i < 2; ++i) {
+    double squares = 0;
+    for (Index j = 0; j < 12; ++j) squares += x.row(i)[j] * x.row(i)[j];
+    const double factor = 1 / std::sqrt(squares / 12 + 1e-2);
+    CHECK(std::abs(rstd.data[i] - factor) < 1e-14);
+    for (Index j = 0; j < 12; ++j)
+      CHECK(std::abs(out.row(i)[j] - gain.data[j] * x.row(i)[j] * factor) < 1e-14);
+  }
+}
+
+TEST_CASE("RMSNorm writes the replicas of a position side by side, replica fastest") {
+  Bench bench(small(), 3, 1, 2);
+  auto at = bench.context();
+  using Norm = RmsNorm<B>;
+  Parameters<Norm::Weights> weights(Norm::weights(small()), 1);
+  const View<double> x = bench.random({6, 12}, 2), rows = bench.take({6, 12}), rstd = bench.take({6});
+  const View<double> interleaved = bench.take({2, 12, 3});
+  Norm::forward(weights.weights(), x, rows, rstd, at);
+  Norm::forward(weights.weights(), x, interleaved, rstd, at, 3);
+  for (Index r = 0; r < 3; ++r)
+    for (Index n = 0; n < 2; ++n)
+      for (Index h = 0; h < 12; ++h) CHECK(interleaved.data[(n * 12 + h) * 3 + r] == rows.row(r * 2 + n)[h]);
+}
+
 TEST_CASE("RMSNorm adds what reaches its input past the norm, also in place") {
   const bool in_place = GENERATE(false, true);
   Bench bench(small(), 1, 2, 3);
@@ -89,7 +122,8 @@ TEST_CASE("RMSNorm adds what reaches its input past the norm, also in place") {
   check_block(weights, x, d_x, c, outputs);
 }
 
-TEST_CASE("The gradients of the embedding are those of its forward, shared and own ids, with replica vectors") {
+TEST_CASE(
+    "The gradients of the embedding are those of its forward, shared and own ids, with replica vectors") {
   constexpr Architecture arch = plain(3);
   using Block = Embedding<arch, B>;
   Shape shape = small();
@@ -158,7 +192,8 @@ void check_aggregation(double smoothing) {
   Parameters<Block::template Weights> weights(Block::weights(shape), 1);
   auto kept = Block::take_kept(bench.arena(), shape, bench.layout());
   Bench::fill(kept.streams, random_values(kept.streams.count(), 2, 1.0));
-  const View<double> d_merged = bench.random({4, shape.hidden}, 3), d_streams = bench.take(kept.streams.extent);
+  const View<double> d_merged = bench.random({4, shape.hidden}, 3),
+                     d_streams = bench.take(kept.streams.extent);
   const auto outputs = [&] { return copy_of(Block::forward(weights.weights(), kept, at)); };
   outputs();
   Block::backward(weights.weights(), weights.gradients(), kept, d_merged, d_streams, at);
@@ -218,8 +253,8 @@ TEST_CASE("The gradients of the head's loss are those of the loss, and targets t
   Head head(6);
   const View<double> d_x = head.bench.take(head.x.extent), d_weight = head.bench.take(head.weight.extent);
   std::fill_n(d_weight.data, d_weight.count(), 1.0);
-  const double loss = LmHead<B>::loss_and_gradients(head.weight, d_weight, head.x, head.wanted(), 0.25, d_x,
-                                                    head.bench.on());
+  const double loss =
+      LmHead<B>::loss_and_gradients(head.weight, d_weight, head.x, head.wanted(), 0.25, d_x, head.bench.on());
   CHECK(loss == head.loss());
   const std::vector<double> c{1.0};
   const auto outputs = [&] { return std::vector<double>{head.loss()}; };
@@ -244,10 +279,31 @@ TEST_CASE("The head's loss is the cross-entropy of its logits, also over more ro
   CHECK(std::abs(head.loss() - 0.25 * expected) < 1e-12 * expected);
 }
 
+TEST_CASE("The head's loss stays right where logits are in the thousands") {
+  Head head(6);
+  for (double& x : values_of(head.x)) x *= 2000;
+  double expected = 0;
+  for (Index i = 0; i < head.n; ++i) {
+    std::vector<double> logits;
+    for (Index j = 0; j < head.vocabulary; ++j) {
+      logits.push_back(0);
+      for (Index h = 0; h < head.hidden; ++h) logits.back() += head.x.row(i)[h] * head.weight.row(j)[h];
+    }
+    const double top = *std::max_element(logits.begin(), logits.end());
+    double total = 0;
+    for (double logit : logits) total += std::exp(logit - top);
+    const Token target = head.targets[static_cast<std::size_t>(i)];
+    if (target >= 0) expected += std::log(total) + top - logits[static_cast<std::size_t>(target)];
+  }
+  CHECK(expected > 1000);
+  CHECK(std::abs(head.loss() - 0.25 * expected) < 1e-12 * expected);
+}
+
 TEST_CASE("The head's gradients over several chunks are the sums of its parts") {
   Head head(1100);
   const View<double> d_x = head.bench.take(head.x.extent), d_weight = head.bench.take(head.weight.extent);
-  const View<double> part_x = head.bench.take(head.x.extent), part_weight = head.bench.take(head.weight.extent);
+  const View<double> part_x = head.bench.take(head.x.extent),
+                     part_weight = head.bench.take(head.weight.extent);
   for (const auto& view : {d_weight, part_weight}) std::fill_n(view.data, view.count(), 0.0);
   auto& on = head.bench.on();
   LmHead<B>::loss_and_gradients(head.weight, d_weight, head.x, head.wanted(), 0.25, d_x, on);

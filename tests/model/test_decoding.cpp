@@ -130,7 +130,8 @@ TEST_CASE("A cache that is full says so and stays as it was") {
 TEST_CASE("Decoding refuses a token outside the vocabulary") {
   auto model = random_model<Plain<D>>(small_shape(), 1);
   Decoder<Plain<D>> decoder(model, 1, 3);
-  CHECK(contains(thrown<InputError>([&] { decoder.extend({19}, {1}); }), "19, the vocabulary has 19 entries"));
+  CHECK(
+      contains(thrown<InputError>([&] { decoder.extend({19}, {1}); }), "19, the vocabulary has 19 entries"));
   CHECK(contains(thrown<InputError>([&] { decoder.extend({-1}, {1}); }), "outside the vocabulary"));
 }
 

@@ -32,8 +32,8 @@ struct Documents {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("Logits of packed documents equal those of separate ones where documents are cut", "", Plain<D>,
-                   Parallel<D>, Expanded<D>, Sublayer<D>) {
+TEMPLATE_TEST_CASE("Logits of packed documents equal those of separate ones where documents are cut", "",
+                   Plain<D>, Parallel<D>, Expanded<D>, Sublayer<D>) {
   const auto seed = GENERATE(range(1u, 4u));
   const Shape shape = random_shape(seed);
   auto model = random_model<TestType>(shape, seed);
@@ -85,6 +85,21 @@ TEST_CASE("Starts of zero cut nothing") {
   const auto logits = model.logits(batch);
   batch.starts.assign(12, 0);
   CHECK(model.logits(batch) == logits);
+}
+
+TEST_CASE("Memory that saw cut documents remembers nothing of them") {
+  const Shape shape = small_shape();
+  auto model = random_model<Sublayer<D>>(shape, 4);
+  const Documents documents(shape, 4);
+  Batch whole = documents.packed;
+  whole.starts.clear();
+  const auto fresh = differentiate(model, whole);
+  typename Sublayer<D>::Memory memory(shape, {1, whole.tokens, Keep::layer_inputs, false}, model.backend());
+  const double scale = 1.0 / static_cast<double>(whole.counted());
+  model.loss_and_gradients(documents.packed, 1.0, memory);
+  model.store().zero_gradients(model.backend());
+  CHECK(model.loss_and_gradients(whole, scale, memory) == fresh.loss);
+  CHECK(gradients_of(model) == fresh.gradients);
 }
 
 TEST_CASE("Documents in long rows are cut across tiles and key blocks") {

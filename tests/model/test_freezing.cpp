@@ -47,7 +47,8 @@ TEMPLATE_TEST_CASE("Groups of parameters trained together have the gradients of 
   auto model = random_model<TestType>(shape, 2);
   const Batch batch = random_batch(shape, 2, 4, 2);
   const auto full = differentiate(model, batch).gradients;
-  for (const char* list : {"prefix,aggregate", "bias", "q_proj,v_proj", "gate_proj", "norm", "layers.1", "k_proj.weight,up_proj"})
+  for (const char* list : {"prefix,aggregate", "bias", "q_proj,v_proj", "gate_proj", "norm", "layers.1",
+                           "k_proj.weight,up_proj"})
     for (Keep keep : {Keep::everything, Keep::layer_inputs}) {
       INFO(list);
       const auto some = gradients_of_some(model, batch, list, keep);
@@ -59,7 +60,8 @@ TEMPLATE_TEST_CASE("Groups of parameters trained together have the gradients of 
     }
 }
 
-TEMPLATE_TEST_CASE("A step changes the trained parameters and no others", "", Parallel<D>, Expanded<D>, Sublayer<D>) {
+TEMPLATE_TEST_CASE("A step changes the trained parameters and no others", "", Parallel<D>, Expanded<D>,
+                   Sublayer<D>) {
   auto model = random_model<TestType>(small_shape(), 3);
   const Batch batch = random_batch(model.shape(), 2, 4, 3);
   const auto before = weights_of(model);
@@ -72,7 +74,8 @@ TEMPLATE_TEST_CASE("A step changes the trained parameters and no others", "", Pa
   const auto after = weights_of(model);
   for (const auto& [name, values] : before) {
     INFO(name);
-    const bool trained = name.find("prefix") != std::string::npos || name.find("aggregate") != std::string::npos;
+    const bool trained =
+        name.find("prefix") != std::string::npos || name.find("aggregate") != std::string::npos;
     CHECK((after.at(name) != values) == trained);
   }
 }

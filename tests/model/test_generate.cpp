@@ -212,9 +212,10 @@ TEST_CASE("Rows of the vocabulary that the tokenizer does not know are never cho
 TEST_CASE("Tokens are reported as they are chosen, in order") {
   auto model = talker();
   std::vector<std::vector<Token>> heard(3);
-  const auto texts = model.generate(prompts, {.max_new_tokens = 5, .on_token = [&](Index prompt, Token token) {
-                                                heard[static_cast<std::size_t>(prompt)].push_back(token);
-                                              }});
+  const auto texts =
+      model.generate(prompts, {.max_new_tokens = 5, .on_token = [&](Index prompt, Token token) {
+                                 heard[static_cast<std::size_t>(prompt)].push_back(token);
+                               }});
   CHECK(heard == texts);
 }
 
@@ -226,10 +227,17 @@ TEST_CASE("No prompts or no new tokens give nothing") {
 
 TEST_CASE("Generation refuses an empty prompt, impossible options and unknown tokens") {
   auto model = talker();
-  CHECK(contains(thrown<ConfigurationError>([&] { model.generate({{1, 2}, {}}, {}); }), "at least one token"));
-  CHECK(contains(thrown<ConfigurationError>([&] { model.generate(std::vector<Token>{}, {}); }), "at least one"));
+  CHECK(contains(thrown<ConfigurationError>([&] {
+                   model.generate({{1, 2}, {}}, {});
+                 }),
+                 "at least one token"));
+  CHECK(contains(thrown<ConfigurationError>([&] { model.generate(std::vector<Token>{}, {}); }),
+                 "at least one"));
   CHECK_THROWS_AS(model.generate(prompts, {.temperature = -1}), ConfigurationError);
-  CHECK(contains(thrown<InputError>([&] { model.generate(std::vector<Token>{1, 19}, {}); }), "19, the vocabulary has 19"));
+  CHECK(contains(thrown<InputError>([&] {
+                   model.generate(std::vector<Token>{1, 19}, {});
+                 }),
+                 "19, the vocabulary has 19"));
   CHECK_THROWS_AS(model.generate(std::vector<Token>{-1}, {}), InputError);
 }
 
@@ -238,5 +246,6 @@ TEST_CASE("A model with weights that are not finite cannot generate") {
   change_weights(model, [&](const std::string& name, auto& values) {
     if (name == "model.norm.weight") values[2] = not_a_number;
   });
-  CHECK(contains(thrown<NumericError>([&] { model.generate(prompts, {}); }), "check the checkpoint's weights"));
+  CHECK(
+      contains(thrown<NumericError>([&] { model.generate(prompts, {}); }), "check the checkpoint's weights"));
 }

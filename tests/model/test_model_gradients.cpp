@@ -25,7 +25,8 @@ void check_model(const Shape& shape, const Batch& batch) {
     const std::span<double> values(p.weight.data, gradient.size());
     for (double part : {0.1, 0.6, 1.0}) {
       const auto i = static_cast<std::size_t>(part * static_cast<double>(gradient.size() - 1));
-      check_gradient(std::string(p.name), values.subspan(i, 1), std::span(gradient).subspan(i, 1), c, outputs);
+      check_gradient(std::string(p.name), values.subspan(i, 1), std::span(gradient).subspan(i, 1), c,
+                     outputs);
     }
   });
 }
@@ -39,7 +40,8 @@ TEMPLATE_TEST_CASE("The model's gradients are those of its loss", "", Plain<D>, 
   check_model<TestType>(shape, random_batch(shape, 2, 4, 3));
 }
 
-TEMPLATE_TEST_CASE("The model's gradients are those of its loss without a prefix", "", Parallel<D>, Expanded<D>) {
+TEMPLATE_TEST_CASE("The model's gradients are those of its loss without a prefix", "", Parallel<D>,
+                   Expanded<D>) {
   Shape shape = small_shape();
   shape.prefix_tokens = 0;
   check_model<TestType>(shape, random_batch(shape, 1, 4, 3));
@@ -62,8 +64,8 @@ TEMPLATE_TEST_CASE("The model's gradients are those of its loss when every repli
   check_model<TestType>(shape, batch);
 }
 
-TEMPLATE_TEST_CASE("Recomputing layers gives the same bits as keeping everything", "", Plain<D>, Parallel<float>,
-                   Expanded<D>, Sublayer<D>) {
+TEMPLATE_TEST_CASE("Recomputing layers gives the same bits as keeping everything", "", Plain<D>,
+                   Parallel<float>, Expanded<D>, Sublayer<D>) {
   const auto seed = GENERATE(1u, 2u, 3u);
   Shape shape = random_shape(seed);
   shape.layers = 3;

@@ -17,10 +17,8 @@ namespace parscale::test {
 constexpr Architecture plain(int replicas) { return {.head_dim = 8, .replicas = replicas}; }
 /// Layers that cross are listed by the shape.
 constexpr Architecture crossing(int replicas, CrossAttention kind) {
-  return {.head_dim = 8,
-          .replicas = replicas,
-          .cross_attention = kind,
-          .cross_layers = LayerSet::at_run_time()};
+  return {
+      .head_dim = 8, .replicas = replicas, .cross_attention = kind, .cross_layers = LayerSet::at_run_time()};
 }
 
 /// The kinds of models that properties are tried on: plain Qwen2, ParScale, and both ways to cross.
@@ -70,7 +68,8 @@ inline Shape random_shape(std::uint64_t seed) {
   shape.smoothing = 0.1 * static_cast<double>(pick(11, 0, 3));
   shape.cross_layers.clear();
   for (Index i = 0; i < shape.layers; ++i)
-    if (pick(12 + static_cast<std::uint64_t>(i), 0, 1) == 1) shape.cross_layers.push_back(static_cast<int>(i));
+    if (pick(12 + static_cast<std::uint64_t>(i), 0, 1) == 1)
+      shape.cross_layers.push_back(static_cast<int>(i));
   return shape;
 }
 
@@ -162,7 +161,8 @@ void check_close(const Tensors<T>& a, const Tensors<T>& b, double tolerance) {
     INFO(name);
     REQUIRE(b.count(name) == 1);
     const auto& others = b.at(name);
-    CHECK(relative_difference(values, others) * std::max(largest(values), largest(others)) <= tolerance * scale);
+    CHECK(relative_difference(values, others) * std::max(largest(values), largest(others)) <=
+          tolerance * scale);
   }
 }
 
@@ -199,7 +199,8 @@ template <class Model>
 Differentiated<Model> differentiate(Model& model, const Batch& batch, Keep keep = Keep::everything) {
   model.store().train([](std::string_view) { return true; }, model.backend());
   const bool own_ids = batch.ids.size() > static_cast<std::size_t>(batch.sequences * batch.tokens);
-  typename Model::Memory memory(model.shape(), {batch.sequences, batch.tokens, keep, own_ids}, model.backend());
+  typename Model::Memory memory(model.shape(), {batch.sequences, batch.tokens, keep, own_ids},
+                                model.backend());
   const double loss = model.loss_and_gradients(batch, 1.0 / static_cast<double>(batch.counted()), memory);
   return {loss, gradients_of(model)};
 }

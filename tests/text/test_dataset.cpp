@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <catch2/generators/catch_generators.hpp>
 #include <map>
 #include <numeric>
 #include <parscale/io/dataset.hpp>
@@ -74,11 +75,15 @@ std::vector<std::int32_t> sequence(const std::vector<Row>& rows) {
 
 TEST_CASE("An epoch holds every token of the data once") {
   const TenFiles files;
-  const Dataset data = files.dataset(50);
-  const std::map<std::int32_t, int> count = counts(rows(data, 0, 200));
-  REQUIRE(count.size() == 101);
-  for (const auto& [id, times] : count) CHECK(times == (id == 1000 ? 100 : 99));
-  CHECK(data.report().rows_per_epoch == 200);
+  const Index length = GENERATE(50, 2);  // in one window of 4096 rows, and in two
+  const Dataset data = files.dataset(length);
+  for (Index epoch = 0; epoch < 3; ++epoch) {
+    const Index rows_of_epoch = 10000 / length;
+    const auto count = counts(rows(data, epoch * rows_of_epoch, (epoch + 1) * rows_of_epoch));
+    REQUIRE(count.size() == 101);
+    for (const auto& [id, times] : count) CHECK(times == (id == 1000 ? 100 : 99));
+    CHECK(data.report().rows_per_epoch == rows_of_epoch);
+  }
 }
 
 TEST_CASE("Rows are the documents of a file one after the other, cut every max_length tokens") {
@@ -121,6 +126,34 @@ TEST_CASE("Epochs hold the same tokens in another order") {
   CHECK(counts(first) == counts(second));
   CHECK(sequence(first) != sequence(second));
   CHECK(sequence(second) != sequence(third));
+}
+
+TEST_CASE("Every epoch takes the files in another order") {
+  const TenFiles files;
+  const Dataset data = files.dataset(10000);  // a row is an epoch, so nothing else is shuffled
+  CHECK(sequence({data.row(0)}) != sequence({data.row(1)}));
+  CHECK(sequence({data.row(1)}) != sequence({data.row(2)}));
+}
+
+TEST_CASE("Rows are shuffled inside windows, in another way in each window and epoch") {
+  const TemporaryDirectory in;
+  in.file("a.txt", std::string(3 * 4096 * 2, 'x'));
+  const auto encode = [](std::string_view text) {  // both tokens of a row are its number
+    std::vector<std::int32_t> ids(text.size());
+    for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>(i / 2);
+    return ids;
+  };
+  const Dataset data(options_for(in, "a.txt", 2), {.encode = encode});
+  std::set<std::vector<std::int32_t>> orders;
+  for (std::int32_t window = 0; window < 6; ++window) {
+    std::vector<std::int32_t> order;
+    for (const Row& row : rows(data, window * 4096, (window + 1) * 4096))
+      order.push_back(row.ids[0] - window % 3 * 4096);
+    CHECK(orders.insert(order).second);
+    CHECK_FALSE(std::is_sorted(order.begin(), order.end()));
+    std::sort(order.begin(), order.end());
+    for (std::int32_t i = 0; i < 4096; ++i) REQUIRE(order[static_cast<std::size_t>(i)] == i);
+  }
 }
 
 TEST_CASE("Seeds give other orders of the same tokens") {

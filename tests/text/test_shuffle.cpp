@@ -9,7 +9,9 @@
 using namespace parscale::io;
 
 TEST_CASE("A shuffled order holds every number once, for every size") {
-  for (std::size_t size : {0, 1, 2, 3, 4, 5, 7, 8, 9, 63, 64, 65, 100, 1000, 4095, 4096, 4097, 100000}) {
+  constexpr std::size_t sizes[] = {0,  1,  2,  3,   4,    5,    7,    8,    9,
+                                   63, 64, 65, 100, 1000, 4095, 4096, 4097, 100000};
+  for (const std::size_t size : sizes) {
     std::vector<std::size_t> order = shuffled(size, size * 31 + 5);
     std::sort(order.begin(), order.end());
     REQUIRE(order.size() == size);

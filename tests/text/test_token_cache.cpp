@@ -277,6 +277,7 @@ TEST_CASE("A process killed at any moment of writing leaves a cache that works")
     std::filesystem::remove_all(bench.in / "cache");
     const pid_t child = ::fork();
     if (child == 0) {
+      ::alarm(60);  // should this process be gone before it can kill
       for (;;) {
         std::error_code ignored;
         TokenCache(bench.encoder, {.folder = bench.in / "cache"}).open(*as_text_file(bench.source), {});

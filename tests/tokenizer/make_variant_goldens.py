@@ -34,7 +34,7 @@ TEXTS = [
     "12 345 6789 \u0663\u0664 \u00bd\u00b2\u2460 x1y22", "a\r\n\r\n  b\n \n\tc", "caf\u00e9 cafe\u0301 \u1e9b\u0323 A\u030a \u212b \uac00 \u1100\u1161\u11a8",
     "\u4f60\u597d\uff0c\u4e16\u754c\u3002 \u304b\u3099\u30ab\u3099", "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1ec\U0001f1e7", "\u00a0\u2003\u200b\u180e\u0085\u2028x\u2029\ufeff\ufffd\u0000",
     "the the the" * 20, "-" * 100, " " * 70 + "x", "x\u0301" * 40, "snake_case \u203f under\u0301_score \u24b6\u2160",
-    "<s>a <s> b<s>", "<end>  <end>\n<end>", "word <word> sword words word_ word\u0301 word, word", "<a><ab><abc><abcd>",
+    "<s>a <s> b<s>", "<end>  <end>\n<end>", "word <word> sword words word_ word\u0301 word, word", "<a><ab><abc><abcd> <e<en<end><enders>",
     "  <l>  <r>  <lr>  x", "<r>   <l> <lr>\u00a0\u3000<lr>", "caf\u00e9X cafe\u0301X \u2126 \u03a9", "\uff5c\u2581 <\uff5cx\u2581y\uff5c> \u00e9\u00e9", "<tab\t>< >< >",
 ]
 
@@ -85,7 +85,7 @@ def added(id, content, **flags):
 
 
 def added_tokens(first_id):
-    rows = [("<end>", dict(special=1, rstrip=1)), ("word", dict(single_word=1)), ("<a>", {}), ("<abc>", {}),
+    rows = [("<end>", dict(special=1, rstrip=1)), ("word", dict(single_word=1)), ("<e", {}), ("<ender", {}), ("<a>", {}), ("<abc>", {}),
             ("<ab>", dict(normalized=1)), ("<l>", dict(lstrip=1)), ("<r>", dict(rstrip=1)),
             ("<lr>", dict(lstrip=1, rstrip=1, special=1)), ("cafe\u0301X", dict(normalized=1)), ("\u2126", dict(normalized=1)),
             ("<\uff5cx\u2581y\uff5c>", dict(special=1)), ("\u00e9\u00e9", {}), ("  ", dict(normalized=1)), ("<tab\t>", {}), ("< >", dict(special=1))]

@@ -3,7 +3,6 @@
 #include <catch2/matchers/catch_matchers_exception.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <cstdint>
-#include <fstream>
 #include <functional>
 #include <string>
 #include <vector>

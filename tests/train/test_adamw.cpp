@@ -25,7 +25,8 @@ struct Store {
       const auto trained = [&](std::vector<double>& v) {
         return p.frozen ? View<double>{} : View<double>{v.data(), extent};
       };
-      f(Owned<double>{p.name, {p.weight.data(), extent}, trained(p.gradient), trained(p.first), trained(p.second)});
+      f(Owned<double>{
+          p.name, {p.weight.data(), extent}, trained(p.gradient), trained(p.first), trained(p.second)});
     }
   }
 };

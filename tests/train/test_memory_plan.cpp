@@ -42,7 +42,8 @@ Measured measure(Keep keep, const char* trainable) {
   const Batch batch = random_batch(shape, 2, 7, 1);
   trainer.step(std::span(&batch, 1), 1e-3);
   return {asked, model.backend().asked - asked,
-          memory_plan<Model>(shape, {2, 7, keep, false}, model.parameters(), model.store().trained(), model.backend())};
+          memory_plan<Model>(shape, {2, 7, keep, false}, model.parameters(), model.store().trained(),
+                             model.backend())};
 }
 
 }  // namespace
@@ -75,7 +76,9 @@ TEST_CASE("Recomputation keeps less, and a pass without backward least") {
   CHECK(bytes(Keep::nothing) < bytes(Keep::layer_inputs));
 }
 
-TEST_CASE("Activations grow with rows, tokens and own ids, and nothing else of a pass without backward with layers") {
+TEST_CASE(
+    "Activations grow with rows, tokens and own ids, and nothing else of a pass without backward with "
+    "layers") {
   Shape shape = small_shape();
   const auto bytes = [&](Index sequences, Index tokens, Keep keep, bool own_ids = false) {
     return Model::Memory::bytes(shape, {sequences, tokens, keep, own_ids});

@@ -33,7 +33,9 @@ State<M> state_of(M& model) {
 Batch rows(const Batch& batch, Index begin, Index end) {
   const auto part = [&](const auto& values) {
     using Values = std::decay_t<decltype(values)>;
-    return values.empty() ? Values{} : Values(values.begin() + begin * batch.tokens, values.begin() + end * batch.tokens);
+    return values.empty()
+               ? Values{}
+               : Values(values.begin() + begin * batch.tokens, values.begin() + end * batch.tokens);
   };
   return {.sequences = end - begin,
           .tokens = batch.tokens,
@@ -74,7 +76,8 @@ TEST_CASE("A micro-batch in which nothing counts adds nothing, and a step of suc
   Trainer<Model> alone(one, {.sequences = 1, .tokens = 5}), both(two, {.sequences = 1, .tokens = 5});
   CHECK(alone.step(std::span(micro).first(1), 1e-3).loss == both.step(micro, 1e-3).loss);
   CHECK(state_of(one) == state_of(two));
-  CHECK(contains(thrown<ConfigurationError>([&] { both.step(std::span(micro).last(1), 1e-3); }), "no target"));
+  CHECK(
+      contains(thrown<ConfigurationError>([&] { both.step(std::span(micro).last(1), 1e-3); }), "no target"));
   CHECK_THROWS_AS(both.step({}, 1e-3), ConfigurationError);
 }
 

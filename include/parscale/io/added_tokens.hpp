@@ -52,7 +52,8 @@ class AddedTokenFinder {
       std::size_t begin = at, end = at + token->content.size();
       at = end;
       if (token->single_word && touches_word(text, begin, end, scratch)) continue;
-      if (token->lstrip) begin = std::max(skip_space_back(text, begin), done);
+      if (token->lstrip)
+        begin = skip_space_back(text, begin);  // maybe into the token before: it has that space
       if (token->rstrip) end = skip_space(text, end);
       if (done < begin) on_text(text.substr(done, begin - done));
       on_token(token->id);

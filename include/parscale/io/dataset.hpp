@@ -220,7 +220,8 @@ inline Index Dataset::whole_rows(Index tokens) const {
   throw ConfigurationError(
       {.what = "The data set is shorter than one row of max_length tokens",
        .where = where,
-       .why = "it has " + std::to_string(tokens) + " tokens, max_length is " +
+       .why = "it has " + std::to_string(tokens) + " tokens" +
+              (held_out_fraction() > 0 ? " to train on" : "") + ", max_length is " +
               std::to_string(options_.max_length),
        .remedy = "give more text, or max_length=" + std::to_string(tokens) + " or less"});
 }

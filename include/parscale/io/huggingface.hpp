@@ -9,7 +9,8 @@
 #include "durable_directory.hpp"
 #include "hub.hpp"
 #include "model_config.hpp"
-#include "sharded_writer.hpp"
+#include "sharded_tensors.hpp"
+#include "tensor_access.hpp"
 
 namespace parscale {
 
@@ -17,7 +18,7 @@ namespace parscale {
 struct LoadReport {
   struct Filled {
     std::string name;
-    Extent extent;
+    std::vector<Index> extent;
     std::string how;  ///< "N(0, initializer_range)", "zeros", "o_proj, once for each replica", ...
   };
   std::filesystem::path directory;
@@ -82,14 +83,13 @@ std::vector<T> tiled(const std::vector<T>& o_proj, Index hidden, Index replicas)
 
 /// Reads a tensor after checking that it has the model's shape.
 template <class T>
-std::vector<T> read_tensor(const TensorFiles& files, const std::string& name, const Extent& extent,
-                           const std::filesystem::path& directory) {
+std::vector<T> read_tensor(const TensorFiles& files, const std::string& name,
+                           const std::vector<Index>& extent) {
   const TensorInfo& info = *files.find(name);
-  const std::vector<Index> wanted(extent.dims.begin(), extent.dims.begin() + extent.rank);
-  if (info.shape != wanted)
+  if (info.shape != extent)
     throw InputError({.what = "A tensor of the checkpoint has another shape than config.json says",
-                      .where = directory.string() + ", tensor \"" + name + "\"",
-                      .why = to_string(info.shape) + " instead of " + parscale::to_string(extent)});
+                      .where = files.where(name),
+                      .why = to_string(info.shape) + " instead of " + to_string(extent)});
   std::vector<T> values(info.count());
   files.read(name, std::span<T>(values));
   return values;
@@ -97,19 +97,21 @@ std::vector<T> read_tensor(const TensorFiles& files, const std::string& name, co
 
 /// The values of one parameter: from the files, tiled, or as a new model would have them.
 template <class T>
-std::vector<T> parameter_values(const TensorFiles& files, const std::string& name, const Extent& extent,
+std::vector<T> parameter_values(const TensorFiles& files, const TensorAccess<T>& parameter,
                                 const Shape& shape, std::uint64_t seed, LoadReport& report) {
-  if (files.find(name) != nullptr) return read_tensor<T>(files, name, extent, report.directory);
+  const std::string& name = parameter.name;
+  if (files.find(name) != nullptr) return read_tensor<T>(files, name, parameter.extent);
   if (!is_addition(name)) fail_missing(name, report.directory);
   const std::string source = tiled_from(name);
-  if (!source.empty() && files.find(source) != nullptr) {
-    const Index hidden = extent[0], width = shape.heads > 0 ? files.find(source)->shape.back() : 0;
-    report.filled.push_back({name, extent, "o_proj, once for each replica"});
-    return tiled(read_tensor<T>(files, source, {hidden, width}, report.directory), hidden, extent[1] / width);
+  if (const TensorInfo* o_proj = source.empty() ? nullptr : files.find(source); o_proj != nullptr) {
+    const Index hidden = parameter.extent[0], width = o_proj->shape.empty() ? 0 : o_proj->shape.back();
+    if (width < 1 || parameter.extent[1] % width != 0) fail_missing(name, report.directory);
+    report.filled.push_back({name, parameter.extent, "o_proj, once for each replica"});
+    return tiled(read_tensor<T>(files, source, {hidden, width}), hidden, parameter.extent[1] / width);
   }
-  std::vector<T> values(static_cast<std::size_t>(extent.count()));
+  std::vector<T> values(static_cast<std::size_t>(parameter.count()));
   initialise(std::span(values), name, shape.initializer_range, seed);
-  report.filled.push_back({name, extent, name_of(fill_of(name))});
+  report.filled.push_back({name, parameter.extent, name_of(fill_of(name))});
   return values;
 }
 
@@ -141,51 +143,40 @@ std::vector<int> crossing_layers(const Shape& shape) {
   return layers;
 }
 
-/// A model of shape `wanted.shape` with the weights of an open checkpoint. What the checkpoint lacks of
-/// ParScale's additions is drawn from `seed`. Throws InputError when a tensor is missing or has another
-/// shape.
-template <class Model>
-Model load_model(const ModelConfig& wanted, const TensorFiles& files, std::uint64_t seed,
-                 typename Model::BackendType on, LoadReport& report) {
-  Model model(wanted.shape, Uninitialised{}, std::move(on));
+/// Fills a model's parameters from an open checkpoint. What the checkpoint lacks of ParScale's additions is
+/// drawn from `seed`. Throws InputError when a tensor is missing or has another shape.
+template <class T>
+void fill_parameters(const std::vector<TensorAccess<T>>& parameters, const Shape& shape,
+                     const TensorFiles& files, std::uint64_t seed, LoadReport& report) {
   std::set<std::string, std::less<>> used;
-  model.store().each([&](const auto& p) {
-    using T = std::remove_const_t<std::remove_reference_t<decltype(*p.weight.data)>>;
-    const std::string name(p.name);
-    const auto values = detail::parameter_values<T>(files, name, p.weight.extent, wanted.shape, seed, report);
-    model.backend().from_host(values.data(), p.weight);
-    used.insert(name);
-    used.insert(detail::tiled_from(name));
-  });
+  for (const TensorAccess<T>& parameter : parameters) {
+    const auto values = detail::parameter_values(files, parameter, shape, seed, report);
+    parameter.copy_in(0, std::span<const T>(values));
+    used.insert(parameter.name);
+    used.insert(detail::tiled_from(parameter.name));
+  }
   for (const std::string& name : files.names()) {
-    const bool tied_copy = wanted.shape.tied && name == "lm_head.weight";
+    const bool tied_copy = shape.tied && name == "lm_head.weight";
     if (!used.contains(name) && !tied_copy) report.unused.push_back(name);
   }
-  return model;
 }
 
 namespace detail {
 
 /// config.json, the tensors and the companions into an existing directory.
-template <class Model>
-void write_model(Model& model, ModelConfig config, const std::filesystem::path& directory,
-                 const SaveOptions& options) {
-  config.shape = model.shape();
-  config.architecture = Model::architecture;
-  config.shape.cross_layers = crossing_layers<Model::architecture>(model.shape());
+template <class T>
+void write_model(const std::vector<TensorAccess<T>>& parameters, ModelConfig config,
+                 const std::filesystem::path& directory, const SaveOptions& options) {
   config.dtype = transformers_name_of(options.dtype);
   std::vector<TensorSpec> specs;
-  model.store().each([&](const auto& p) {
-    const auto& e = p.weight.extent;
-    specs.push_back({std::string(p.name), options.dtype, {e.dims.begin(), e.dims.begin() + e.rank}});
-  });
+  for (const auto& parameter : parameters) specs.push_back({parameter.name, options.dtype, parameter.extent});
   ShardedWriter writer(directory, specs, options.max_shard_bytes);
-  model.store().each([&](const auto& p) {
-    using T = std::remove_const_t<std::remove_reference_t<decltype(*p.weight.data)>>;
-    std::vector<T> values(static_cast<std::size_t>(p.weight.count()));
-    model.backend().to_host(p.weight, values.data());
+  std::vector<T> values;
+  for (const auto& parameter : parameters) {
+    values.resize(static_cast<std::size_t>(parameter.count()));
+    parameter.copy_out(0, std::span<T>(values));
     writer.write(std::span<const T>(values));
-  });
+  }
   writer.finish();
   write_file(directory / "config.json", to_json(config).dump(2) + "\n");
   for (const auto& companion : options.companions)
@@ -194,30 +185,42 @@ void write_model(Model& model, ModelConfig config, const std::filesystem::path& 
 
 }  // namespace detail
 
-/// Writes the model as a Hugging Face directory that transformers can load. The directory appears whole or
+/// Writes parameters as a Hugging Face directory that transformers can load. The directory appears whole or
 /// not at all; one that has the name already is replaced. Throws StorageError.
-template <class Model>
-void save_model(Model& model, const ModelConfig& config, const std::filesystem::path& directory,
-                const SaveOptions& options) {
+template <class T>
+void save_parameters(const std::vector<TensorAccess<T>>& parameters, const ModelConfig& config,
+                     const std::filesystem::path& directory, const SaveOptions& options) {
   DirectoryInProgress work(directory);
-  detail::write_model(model, config, work.path(), options);
+  detail::write_model(parameters, config, work.path(), options);
   const auto previous = work.publish();
   if (!previous.empty()) remove_durably(previous, directory);
 }
 
 /// The same into a directory that holds other things too (a run's output): all files are written aside first,
 /// then each takes its place in one rename, config.json last. Throws StorageError.
-template <class Model>
-void save_model_into(Model& model, const ModelConfig& config, const std::filesystem::path& directory,
-                     const SaveOptions& options) {
+template <class T>
+void save_parameters_into(const std::vector<TensorAccess<T>>& parameters, const ModelConfig& config,
+                          const std::filesystem::path& directory, const SaveOptions& options) {
   DirectoryInProgress work(directory / "model");
-  detail::write_model(model, config, work.path(), options);
+  detail::write_model(parameters, config, work.path(), options);
   std::vector<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(work.path()))
     names.push_back(entry.path().filename());
   std::sort(names.begin(), names.end(),
             [](const auto& a, const auto& b) { return (a == "config.json") < (b == "config.json"); });
   for (const std::string& name : names) rename_durably(work.path() / name, directory / name);
+}
+
+/// A model as a Hugging Face directory; `config` gives what the model itself does not know (token ids,
+/// positions).
+template <class Model>
+void save_model(Model& model, ModelConfig config, const std::filesystem::path& directory,
+                const SaveOptions& options = {}) {
+  config.architecture = Model::architecture;
+  config.shape = model.shape();
+  config.shape.cross_layers = crossing_layers<Model::architecture>(model.shape());
+  save_parameters(tensors_of(model, &Owned<Wide<typename Model::BackendType>>::weight), config, directory,
+                  options);
 }
 
 }  // namespace io
@@ -228,11 +231,13 @@ BasicCausalLM<arch, B, StoreOf> BasicCausalLM<arch, B, StoreOf>::load(const std:
   LoadReport own;
   LoadReport& filled = report != nullptr ? *report : own;
   filled.directory = io::resolve_model(model.string());
-  const auto file = filled.directory / "config.json";
-  io::ModelConfig config = io::parse_model_config(io::read_json(file), file.string());
+  const io::ModelConfig config = io::load_model_config(filled.directory);
   filled.warnings = config.warnings;
-  io::detail::check_convertible(config.architecture, arch, file.string());
-  return io::load_model<BasicCausalLM>(config, io::TensorFiles(filled.directory), 0, std::move(on), filled);
+  io::detail::check_convertible(config.architecture, arch, filled.directory.string());
+  BasicCausalLM loaded(config.shape, Uninitialised{}, std::move(on));
+  io::fill_parameters(io::tensors_of(loaded, &Owned<W>::weight), config.shape,
+                      io::TensorFiles(filled.directory), 0, filled);
+  return loaded;
 }
 
 }  // namespace parscale

@@ -6,13 +6,21 @@
 #include <algorithm>
 #include <cctype>
 #include <cstddef>
+#include <iterator>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "../core/error.hpp"
 
 namespace parscale::io {
+
+/// Whether a backslash in front of it only says that it stands for itself.
+constexpr bool is_ascii_sign(char c) {
+  const bool letter_or_digit = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+  return c >= '!' && c <= '~' && !letter_or_digit;
+}
 
 /// One pass over a pattern, writing PCRE2's version of it.
 class OnigurumaTranslator {
@@ -41,6 +49,12 @@ class OnigurumaTranslator {
   void replace(std::size_t count, std::string_view by) {
     out_ += by;
     at_ += count;
+  }
+
+  static std::string lower_case(std::string_view text) {
+    std::string out(text);
+    for (char& c : out) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    return out;
   }
 
   void translate_item() {
@@ -95,13 +109,9 @@ class OnigurumaTranslator {
   void translate_literal() {
     if (caseless_.back()) {
       if (static_cast<unsigned char>(peek()) >= 0x80) refuse("a letter beyond ASCII inside of (?i:...)");
-      for (std::string_view pair : {"ss", "ff", "fi", "fl", "st"}) {
-        const auto same = [](char a, char b) { return std::tolower(static_cast<unsigned char>(a)) == b; };
-        const std::string_view here = in_.substr(at_, 2);
-        if (here.size() == 2 &&
-            std::equal(pair.begin(), pair.end(), here.begin(), [&](char b, char a) { return same(a, b); }))
+      for (std::string_view pair : {"ss", "ff", "fi", "fl", "st"})
+        if (lower_case(in_.substr(at_, 2)) == pair)
           refuse("the letters \"" + std::string(pair) + "\" inside of (?i:...)");
-      }
     }
     copy(1);
   }
@@ -137,7 +147,7 @@ class OnigurumaTranslator {
       case 'P':
         return translate_property();
       default:
-        if (std::ispunct(static_cast<unsigned char>(kind))) return copy(2);
+        if (is_ascii_sign(kind)) return copy(2);
     }
     refuse("the escape " + std::string(in_.substr(at_, 2)));
   }
@@ -212,7 +222,7 @@ inline std::string pcre2_from_oniguruma(std::string_view pattern, const std::str
 inline std::string pcre2_from_literal(std::string_view text) {
   std::string pattern;
   for (char c : text) {
-    if (std::ispunct(static_cast<unsigned char>(c))) pattern += '\\';
+    if (is_ascii_sign(c)) pattern += '\\';
     pattern += c;
   }
   return pattern;

@@ -45,7 +45,9 @@ class Cpu {
   std::size_t scratch_bytes(Index vocabulary, Index longest_context, int head_dim) const {
     const Index head = cpu::head_loss_rows<T>(vocabulary, vocabulary) * (vocabulary + 2);
     const Index attention = 2 * cpu::query_tile * cpu::key_block * threads() + (Index{16} << 20);
-    return static_cast<std::size_t>(std::max(head, attention) + longest_context * head_dim) * sizeof(T);
+    return static_cast<std::size_t>(std::max(head, attention) + cpu::PackedProduct<T>::scratch_size +
+                                    longest_context * head_dim) *
+           sizeof(T);
   }
 
   Buffer allocate(std::size_t bytes) { return Buffer(bytes); }
@@ -126,7 +128,7 @@ class Cpu {
   struct State {
     explicit State(int count) : threads(count) {}
     cpu::Threads threads;
-    cpu::Scratch scratch;
+    cpu::Scratch scratch, panels;
     cpu::RotaryTable<T> rotary, replica_rotary;
   };
 
@@ -187,19 +189,19 @@ void Cpu<T>::rms_norm_backward(const op::RmsNormBackward<T, T>& a) {
 template <class T>
 void Cpu<T>::linear(const op::Linear<T>& a) {
   cpu::check(a);
-  cpu::linear(pool(), a);
+  cpu::linear(pool(), state_->panels, a);
 }
 
 template <class T>
 void Cpu<T>::linear_input_gradient(const op::LinearInputGradient<T>& a) {
   cpu::check(a);
-  cpu::linear_input_gradient(pool(), a);
+  cpu::linear_input_gradient(pool(), state_->panels, a);
 }
 
 template <class T>
 void Cpu<T>::linear_weight_gradient(const op::LinearWeightGradient<T, T>& a) {
   cpu::check(a);
-  cpu::linear_weight_gradient(pool(), a);
+  cpu::linear_weight_gradient(pool(), state_->panels, a);
 }
 
 template <class T>
@@ -230,7 +232,7 @@ template <class T>
 double Cpu<T>::head_loss(const op::HeadLoss<T, T>& a) {
   cpu::check(a);
   cpu::check_tokens("head_loss", a.targets, a.weight.rows(), true);
-  return cpu::head_loss(pool(), scratch(), a);
+  return cpu::head_loss(pool(), scratch(), state_->panels, a);
 }
 
 template <class T>

@@ -34,7 +34,7 @@ double cross_entropy_row(T* logits, Index vocabulary, Token target, T d_scale) {
 }
 
 template <class T>
-double head_loss(Threads& threads, Scratch& scratch, const op::HeadLoss<T, T>& a) {
+double head_loss(Threads& threads, Scratch& scratch, Scratch& panels, const op::HeadLoss<T, T>& a) {
   const Index rows = a.x.rows(), hidden = a.x.cols(), vocabulary = a.weight.rows();
   const Index chunk = head_loss_rows<T>(vocabulary, std::min(a.chunk, std::max<Index>(rows, 1)));
   T* memory = scratch.take<T>(chunk * vocabulary + chunk * static_cast<Index>(sizeof(double) / sizeof(T)));
@@ -46,7 +46,7 @@ double head_loss(Threads& threads, Scratch& scratch, const op::HeadLoss<T, T>& a
     const Index n = std::min(chunk, rows - first);
     const View<T> logits{logits_memory, {n, vocabulary}};
     const View<const T> x{a.x.row(first), {n, hidden}};
-    linear<T>(threads, {.x = x, .weight = a.weight, .out = logits});
+    linear<T>(threads, panels, {.x = x, .weight = a.weight, .out = logits});
     threads.run(n, [&](Index i, int) {
       const Token target = a.targets.data[first + i];
       losses[i] = 0;
@@ -57,9 +57,10 @@ double head_loss(Threads& threads, Scratch& scratch, const op::HeadLoss<T, T>& a
     });
     for (Index i = 0; i < n; ++i) loss += losses[i];
     if (a.d_x)
-      linear_input_gradient<T>(threads,
+      linear_input_gradient<T>(threads, panels,
                                {.d_out = logits, .weight = a.weight, .d_x = {a.d_x.row(first), {n, hidden}}});
-    if (a.d_weight) linear_weight_gradient<T>(threads, {.x = x, .d_out = logits, .d_weight = a.d_weight});
+    if (a.d_weight)
+      linear_weight_gradient<T>(threads, panels, {.x = x, .d_out = logits, .d_weight = a.d_weight});
   }
   return loss * a.scale;
 }

@@ -1,76 +1,71 @@
-/// Linear layers: the product with its bias and residual, and its two gradients. Each is a fixed grid of
-/// output tiles over products of one thread.
+/// Linear layers: the product with its bias and residual, and its two gradients.
 #pragma once
 
-#include <algorithm>
-
 #include "../backend.hpp"
-#include "products.hpp"
+#include "few_rows_product.hpp"
+#include "packed_product.hpp"
+#include "pointwise.hpp"
 #include "threads.hpp"
+#include "vectors.hpp"
 
 namespace parscale::cpu {
 
 template <class T>
-Block<T> block(View<T> v, Index row, Index rows, Index col, Index cols) {
-  return {v.row(row) + col, rows, cols, v.cols()};
+Block<T> block(View<T> v) {
+  return {v.data, v.rows(), v.cols(), v.cols()};
 }
 
-/// f(row, rows, col, cols) for every tile of a [rows,cols] matrix.
-template <class F>
-void for_each_tile(Threads& threads, Index rows, Index cols, Index tile_rows, Index tile_cols, F f) {
-  const Index down = (rows + tile_rows - 1) / tile_rows, across = (cols + tile_cols - 1) / tile_cols;
-  threads.run(down * across, [&](Index tile, int) {
-    const Index row = tile / across * tile_rows, col = tile % across * tile_cols;
-    f(row, std::min(tile_rows, rows - row), col, std::min(tile_cols, cols - col));
+/// out = bias + add, in place allowed: what a product with both is added to.
+template <class T>
+Base<T> bias_and_add(Threads& threads, const op::Linear<T>& a) {
+  const Index cols = a.out.cols();
+  threads.run_chunks(a.out.rows(), rows_per_chunk(cols), [&](Index begin, Index end) {
+    for (Index row = begin; row < end; ++row)
+      for (Index j = 0; j < cols; ++j) a.out.row(row)[j] = a.add.row(row)[j] + a.bias.data[j];
+  });
+  return {a.out.data, cols};
+}
+
+template <class T>
+void linear(Threads& threads, Scratch& panels, const op::Linear<T>& a) {
+  Base<T> base;
+  if (a.bias && a.add)
+    base = bias_and_add(threads, a);
+  else if (a.bias)
+    base = {a.bias.data, 0};
+  else if (a.add)
+    base = {a.add.data, a.add.cols()};
+  if (a.out.rows() <= few_rows)
+    FewRowsProduct<T>(block(a.x), block(a.weight), base, block(a.out)).run(threads);
+  else
+    PackedProduct<T>(threads, panels, Strided<T>(a.x), Strided<T>(a.weight).transposed(), base, block(a.out))
+        .run();
+}
+
+template <class T>
+void linear_input_gradient(Threads& threads, Scratch& panels, const op::LinearInputGradient<T>& a) {
+  const Base<T> base = a.accumulate ? Base<T>{a.d_x.data, a.d_x.cols()} : Base<T>{};
+  PackedProduct<T>(threads, panels, Strided<T>(a.d_out), Strided<T>(a.weight), base, block(a.d_x)).run();
+}
+
+/// Every task owns some columns and adds their rows up in order.
+template <class T>
+void add_column_sums(Threads& threads, Block<const T> m, T* sums) {
+  threads.run_chunks(m.cols, 64, [&](Index begin, Index end) {
+    for (Index i = 0; i < m.rows; ++i)
+      for (Index j = begin; j < end; ++j) sums[j] += m.row(i)[j];
   });
 }
 
 template <class T>
-void linear(Threads& threads, const op::Linear<T>& a) {
-  const Index inner = a.x.cols();
-  for_each_tile(
-      threads, a.out.rows(), a.out.cols(), 256, 256, [&](Index row, Index rows, Index col, Index cols) {
-        const Block<T> out = block(a.out, row, rows, col, cols);
-        for (Index i = 0; i < rows; ++i) {
-          T* y = out.row(i);
-          if (a.add && a.add.data != a.out.data) std::copy_n(a.add.row(row + i) + col, cols, y);
-          if (!a.add) std::fill_n(y, cols, T(0));
-          if (a.bias)
-            for (Index j = 0; j < cols; ++j) y[j] += a.bias.data[col + j];
-        }
-        add_product_nt<T>(block(a.x, row, rows, 0, inner), block(a.weight, col, cols, 0, inner), out, 1);
-      });
-}
-
-template <class T>
-void linear_input_gradient(Threads& threads, const op::LinearInputGradient<T>& a) {
-  const Index inner = a.weight.rows();
-  for_each_tile(
-      threads, a.d_x.rows(), a.d_x.cols(), 256, 256, [&](Index row, Index rows, Index col, Index cols) {
-        const Block<T> d_x = block(a.d_x, row, rows, col, cols);
-        if (!a.accumulate)
-          for (Index i = 0; i < rows; ++i) std::fill_n(d_x.row(i), cols, T(0));
-        add_product<T>(block(a.d_out, row, rows, 0, inner), block(a.weight, 0, inner, col, cols), d_x, 1);
-      });
-}
-
-template <class T>
-void linear_weight_gradient(Threads& threads, const op::LinearWeightGradient<T, T>& a) {
-  const Index inner = a.x.rows(), first = a.first_column;
+void linear_weight_gradient(Threads& threads, Scratch& panels, const op::LinearWeightGradient<T, T>& a) {
+  const Index n = a.d_weight ? a.d_weight.rows() : a.d_bias.count(), width = a.d_out.cols();
+  const Block<const T> d_out{a.d_out.data + a.first_column, a.x.rows(), n, width};
   if (a.d_weight)
-    for_each_tile(threads, a.d_weight.rows(), a.d_weight.cols(), 256, 256,
-                  [&](Index row, Index rows, Index col, Index cols) {
-                    add_product_tn<T>(block(a.d_out, 0, inner, first + row, rows),
-                                      block(a.x, 0, inner, col, cols),
-                                      block(a.d_weight, row, rows, col, cols), 1);
-                  });
-  if (a.d_bias)
-    threads.run_chunks(a.d_bias.count(), 64, [&](Index begin, Index end) {
-      for (Index i = 0; i < inner; ++i) {
-        const T* d_out = a.d_out.row(i) + first;
-        for (Index j = begin; j < end; ++j) a.d_bias.data[j] += d_out[j];
-      }
-    });
+    PackedProduct<T>(threads, panels, Strided<T>(d_out.data, n, d_out.rows, 1, width), Strided<T>(a.x),
+                     {a.d_weight.data, a.d_weight.cols()}, block(a.d_weight))
+        .run();
+  if (a.d_bias) add_column_sums(threads, d_out, a.d_bias.data);
 }
 
 }  // namespace parscale::cpu

@@ -8,6 +8,7 @@
 
 #include "../../core/tensor.hpp"
 #include "memory.hpp"
+#include "simd.hpp"
 #include "threads.hpp"
 
 namespace parscale::cpu {
@@ -38,19 +39,11 @@ struct Strided {
   }
 };
 
-/// The registers' shape: the innermost loop keeps kernel_rows x vectors of the result in registers.
-#if defined(__AVX512F__)
-inline constexpr int vector_bytes = 64, kernel_rows = 12;
-#elif defined(__AVX__)
-inline constexpr int vector_bytes = 32, kernel_rows = 6;
-#else
-inline constexpr int vector_bytes = 16, kernel_rows = 6;
-#endif
 template <class T>
 struct Kernel {
-  typedef T Vector __attribute__((vector_size(vector_bytes)));
-  static constexpr int width = vector_bytes / sizeof(T), vectors = 2;
-  static constexpr int rows = kernel_rows, cols = vectors * width;
+  using Vector = typename Simd<T>::Vector;
+  static constexpr int width = Simd<T>::width, vectors = 2;
+  static constexpr int rows = Simd<T>::registers >= 32 ? 12 : 6, cols = vectors * width;
 
   /// A place in a row-major matrix.
   template <class U>
@@ -65,10 +58,12 @@ struct Kernel {
 #if defined(__clang__)
 #pragma clang fp contract(fast)
 #endif
+    for (Index i = 0; i < m; ++i)
+      for (int j = 0; j < vectors; ++j) __builtin_prefetch(c.data + i * c.stride + j * width, 1);
     Vector sum[rows][vectors] = {};
     for (Index k = 0; k < inner; ++k, b += cols) {
       Vector right[vectors];
-      for (int j = 0; j < vectors; ++j) right[j] = load(b + j * width);
+      for (int j = 0; j < vectors; ++j) right[j] = Simd<T>::load(b + j * width);
       for (int i = 0; i < rows; ++i) {
         const T left = a_is_packed ? a.data[i] : a.data[i * a.stride];
         for (int j = 0; j < vectors; ++j) sum[i][j] += left * right[j];
@@ -78,24 +73,16 @@ struct Kernel {
     if (m == rows && n == cols) {
       for (int i = 0; i < rows; ++i)
         for (int j = 0; j < vectors; ++j)
-          store(load(base.data + i * base.stride + j * width) + sum[i][j], c.data + i * c.stride + j * width);
+          Simd<T>::store(Simd<T>::load(base.data + i * base.stride + j * width) + sum[i][j],
+                         c.data + i * c.stride + j * width);
     } else {
       T all[rows][cols];
       for (int i = 0; i < rows; ++i)
-        for (int j = 0; j < vectors; ++j) store(sum[i][j], all[i] + j * width);
+        for (int j = 0; j < vectors; ++j) Simd<T>::store(sum[i][j], all[i] + j * width);
       for (Index i = 0; i < m; ++i)
         for (Index j = 0; j < n; ++j) c.data[i * c.stride + j] = base.data[i * base.stride + j] + all[i][j];
     }
   }
-
- private:
-  // One vector at a time: larger copies would keep the sums in memory.
-  static Vector load(const T* from) {
-    Vector v;
-    std::memcpy(&v, from, sizeof(v));
-    return v;
-  }
-  static void store(const Vector& v, T* to) { std::memcpy(to, &v, sizeof(v)); }
 };
 
 /// Copies the rows [begin * width, end * width) of `m` into panels [m.cols, width]; rows beyond the last are
@@ -122,11 +109,11 @@ void pack_panels(const Strided<T>& m, T* panels, Index begin, Index end) {
 
 inline Index pieces(Index count, Index size) { return (count + size - 1) / size; }
 
-/// What a product is added to: a matrix (the result itself, or another), or one row for all (stride 0).
+/// What a product is added to: a matrix (the result itself, or another), one row for all (stride 0), nothing.
 template <class T>
 struct Base {
-  const T* data;
-  Index stride;
+  const T* data = nullptr;
+  Index stride = 0;
 };
 
 /// c = base + a b
@@ -134,12 +121,15 @@ template <class T>
 class PackedProduct {
  public:
   static constexpr Index inner_block = 512, row_block = 4096, col_block = 2048;
-  static constexpr Index scratch_size = inner_block * (row_block + kernel_rows + col_block + Kernel<T>::cols);
+  /// The most that panels ever need.
+  static constexpr Index scratch_size =
+      inner_block * (row_block + Kernel<T>::rows + col_block + Kernel<T>::cols);
 
   PackedProduct(Threads& threads, Scratch& scratch, Strided<T> a, Strided<T> b, Base<T> base, Block<T> c)
       : threads_(threads), a_(a), b_(b.transposed()), base_(base), c_(c), packs_a_(a.col_step != 1) {
-    left_ = scratch.take<T>(scratch_size);
-    right_ = left_ + inner_block * (row_block + kernel_rows);
+    const Index left_size = inner_block * (std::min(row_block, c.rows) + K::rows);
+    left_ = scratch.take<T>(left_size + inner_block * (std::min(col_block, c.cols) + K::cols));
+    right_ = left_ + left_size;
   }
 
   void run() {
@@ -153,6 +143,7 @@ class PackedProduct {
 
  private:
   using K = Kernel<T>;
+  using Place = typename K::template At<const T>;
   struct Range {
     Index row, rows, col, cols, inner, depth;
   };
@@ -169,7 +160,8 @@ class PackedProduct {
         pack_panels<K::rows>(a_.part(r.row, r.rows, r.inner, r.depth), left_, first_left + panel,
                              std::min(left, first_left + panel + share));
       else
-        pack_panels<K::cols>(b_.part(r.col, r.cols, r.inner, r.depth), right_, panel, std::min(right, panel + share));
+        pack_panels<K::cols>(b_.part(r.col, r.cols, r.inner, r.depth), right_, panel,
+                             std::min(right, panel + share));
     });
     // Tiles of panels: enough of them for many threads, large enough to read each panel from near memory.
     const Index down = tile_panels(left, 22), across = tile_panels(right, 8);
@@ -193,16 +185,22 @@ class PackedProduct {
 
   void panels(const Range& r, Index i, Index j) {
     const Index row = r.row + i * K::rows, col = r.col + j * K::cols;
-    const Index m = std::min<Index>(K::rows, r.row + r.rows - row), n = std::min<Index>(K::cols, r.col + r.cols - col);
+    const Index m = std::min<Index>(K::rows, r.row + r.rows - row),
+                n = std::min<Index>(K::cols, r.col + r.cols - col);
     const T* b = right_ + j * K::cols * r.depth;
     const typename K::template At<T> c{c_.row(row) + col, c_.stride};
-    const typename K::template At<const T> base =
-        r.inner > 0 ? typename K::template At<const T>{c.data, c.stride}
-                    : typename K::template At<const T>{base_.data + row * base_.stride + col, base_.stride};
+    const Place base = r.inner > 0 ? Place{c.data, c.stride} : begin(row, col);
     if (packs_a_ || m < K::rows)
       K::template run<true>(r.depth, {left_ + i * K::rows * r.depth, 0}, b, base, c, m, n);
     else
       K::template run<false>(r.depth, {a_.data + row * a_.row_step + r.inner, a_.row_step}, b, base, c, m, n);
+  }
+
+  /// Where a panel's sums start from.
+  Place begin(Index row, Index col) const {
+    static constexpr T zeros[K::cols] = {};
+    if (base_.data == nullptr) return {zeros, 0};
+    return {base_.data + row * base_.stride + col, base_.stride};
   }
 
   Threads& threads_;

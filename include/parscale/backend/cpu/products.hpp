@@ -1,4 +1,5 @@
-/// Matrix products of one thread. The only header that includes Eigen; no Eigen type leaves it.
+/// What Eigen does here: small matrix products of one thread, and square roots that vectorise. The only
+/// header that includes Eigen; no Eigen type leaves it.
 #pragma once
 
 // g++ 12 takes the placeholder operands of its own AVX-512 intrinsics for uninitialised variables.
@@ -25,19 +26,9 @@
 #pragma GCC diagnostic pop
 #endif
 
-#include "../../core/tensor.hpp"
+#include "packed_product.hpp"
 
 namespace parscale::cpu {
-
-/// A matrix inside a larger row-major one: row i begins at data + i * stride.
-template <class T>
-struct Block {
-  T* data;
-  Index rows, cols, stride;
-
-  T* row(Index i) const { return data + i * stride; }
-  operator Block<const T>() const { return {data, rows, cols, stride}; }
-};
 
 template <class T>
 using RowMajor = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
@@ -67,6 +58,14 @@ void add_product_nt(Block<const T> a, Block<const T> b, Block<T> c, T scale) {
 template <class T>
 void add_product_tn(Block<const T> a, Block<const T> b, Block<T> c, T scale) {
   map(c).noalias() += scale * (map<T>(a).transpose() * map<T>(b));
+}
+
+/// Square roots of a fixed number of values: one path through the registers whatever lies behind them.
+inline constexpr Index root_chunk = 256;
+template <class T>
+void square_roots(T (&values)[root_chunk]) {
+  Eigen::Map<Eigen::Array<T, root_chunk, 1>> all(values);
+  all = all.sqrt();
 }
 
 }  // namespace parscale::cpu

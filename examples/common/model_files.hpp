@@ -1,0 +1,49 @@
+/// Models and the state of runs, from files and back.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <parscale/io/checkpoint.hpp>
+#include <parscale/io/huggingface.hpp>
+#include <string>
+#include <vector>
+
+#include "any_model.hpp"
+
+namespace parscale::program {
+
+/// A checkpoint that exists: its config read and checked.
+struct ModelDirectory {
+  std::filesystem::path path;
+  io::Json json;
+  io::ModelConfig config;
+};
+/// `model` is a directory or a hub name. Throws InputError.
+ModelDirectory open_model_directory(const std::string& model);
+
+/// Files of a model directory that belong to its tokenizer.
+std::vector<std::filesystem::path> tokenizer_files(const std::filesystem::path& directory);
+
+/// Where a model's weights come from: a checkpoint's directory, or a seed alone.
+struct WeightSource {
+  std::optional<std::filesystem::path> checkpoint = {};
+  std::uint64_t seed = 0;  ///< draws everything without a checkpoint, else what the checkpoint lacks
+};
+
+/// The model that `config` describes, on the CPU. Throws ConfigurationError for an architecture outside the
+/// compiled set, naming the CMake option that adds it; InputError for a checkpoint that does not fit.
+std::unique_ptr<AnyModel> open_model(const io::ModelConfig& config, const WeightSource& source,
+                                     Compute compute, int threads, LoadReport& report);
+
+/// A new Hugging Face directory, which replaces one of the same name; or its files into an existing folder.
+void save_model(AnyModel& model, const io::ModelConfig& config, const std::filesystem::path& directory,
+                const io::SaveOptions& options);
+void save_model_into(AnyModel& model, const io::ModelConfig& config, const std::filesystem::path& directory,
+                     const io::SaveOptions& options);
+
+/// The state of a run, bit for bit: weights, moments and the trainer's (io/training_state.hpp).
+std::uint64_t state_bytes(AnyModel& model);
+void save_state(AnyModel& model, io::CheckpointWriter& checkpoint, const io::TrainerState& state);
+io::TrainerState load_state(AnyModel& model, const std::filesystem::path& checkpoint);
+
+}  // namespace parscale::program
