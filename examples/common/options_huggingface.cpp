@@ -17,7 +17,7 @@ void translate(Options& options, const std::string& key, const std::string& into
   if (outweighs(options, "training." + key, "training." + into)) {
     set(options.training);
   } else {
-    options.notes.push_back("training." + key + " has no effect: training." + into + " decides");
+    options.notes.emplace_back("training." + key + " has no effect: training." + into + " decides");
   }
 }
 
@@ -41,7 +41,7 @@ Key no_effect(const char* name, const Type<T>& type, std::vector<T> usual, const
   return make_key("training", name, type, reason, Verdict::no_effect, [=](Options& options, const T& value) {
     for (const T& harmless : usual)
       if (value == harmless) return;
-    options.notes.push_back(std::string("training.") + name + " has no effect here: " + reason);
+    options.notes.emplace_back(std::string("training.") + name + " has no effect here: " + reason);
   });
 }
 
@@ -64,7 +64,7 @@ void set_optimizer(Options& options, const std::string& name) {
     refuse(options, "optim", "'" + name + "': the only optimiser here is AdamW",
            "leave it out, or say adamw_torch");
   if (name != "adamw_torch")
-    options.notes.push_back("training.optim=" + name + " is this program's own AdamW");
+    options.notes.emplace_back("training.optim=" + name + " is this program's own AdamW");
 }
 
 void set_fsdp(Options& options, const io::Json& value) {
@@ -115,7 +115,7 @@ void set_epochs(Options& options, const io::Json&) {
     refuse(options, "num_train_epochs",
            "text is tokenised only as far as the steps need, so nobody has counted an epoch",
            "set training.max_steps");
-  options.notes.push_back("training.num_train_epochs has no effect: training.max_steps decides");
+  options.notes.emplace_back("training.num_train_epochs has no effect: training.max_steps decides");
 }
 
 void set_warmup_ratio(Options& options, double ratio) {
@@ -129,7 +129,7 @@ void set_report_to(Options& options, const io::Json& value) {
   const bool nobody =
       value.is_null() || value == "none" || value == io::Json::array() || value == io::Json({"none"});
   if (!nobody)
-    options.notes.push_back(
+    options.notes.emplace_back(
         "training.report_to has no effect here: metrics.jsonl and loss.svg are always written, and nothing "
         "else");
 }

@@ -33,7 +33,7 @@ void cross_attention(Options& options) {
   if (names_layers && !p.enable_cross_attn && outweighs(options, layers, enable)) {
     p.enable_cross_attn = true;
     options.given[enable] = options.given[layers];
-    options.notes.push_back(layers + " switches cross-attention on");
+    options.notes.emplace_back(layers + " switches cross-attention on");
   }
 }
 
@@ -42,7 +42,7 @@ void building_a_model(Options& options) {
   const std::string base = "training.base_model";
   if (outweighs(options, base, "model")) {
     options.model.reset();
-    options.notes.push_back("the section model has no effect: training.base_model decides");
+    options.notes.emplace_back("the section model has no effect: training.base_model decides");
     return;
   }
   if (options.is_given(base) && !outweighs(options, "model", base))
@@ -81,7 +81,7 @@ void evaluation(Options& options) {
                "set training.eval_fraction=0.01 to hold out a hundredth of the dataset");
   if (t.eval_dataset && t.eval_fraction > 0) {
     t.eval_fraction = 0;
-    options.warnings.push_back("training.eval_fraction has no effect: training.eval_dataset is used");
+    options.warnings.emplace_back("training.eval_fraction has no effect: training.eval_dataset is used");
   }
 }
 
@@ -92,10 +92,10 @@ void decay(Options& options) {
                      t.lr_scheduler_type != ScheduleKind::constant_with_warmup;
   if (has_stages && t.lr_decay_steps == 0) t.lr_decay_steps = std::max<Index>(1, t.max_steps / 10);
   if (!has_stages && t.lr_decay_steps > 0)
-    options.warnings.push_back(
+    options.warnings.emplace_back(
         "training.lr_decay_steps has no effect without lr_scheduler_type=warmup_stable_decay");
   if (!falls && t.min_lr_ratio > 0)
-    options.warnings.push_back("training.min_lr_ratio has no effect: this learning rate never falls");
+    options.warnings.emplace_back("training.min_lr_ratio has no effect: this learning rate never falls");
   if (has_stages && (t.lr_decay_steps > t.max_steps || t.warmup_steps > t.max_steps - t.lr_decay_steps))
     contradict(options, "training.lr_decay_steps", "Warmup and decay are longer than the run",
                std::to_string(t.warmup_steps) + " + " + std::to_string(t.lr_decay_steps) + " steps of " +
@@ -107,15 +107,15 @@ void warmup(Options& options) {
   const TrainingOptions& t = options.training;
   if (t.lr_scheduler_type == ScheduleKind::constant) {
     if (options.is_given("training.warmup_steps") && t.warmup_steps > 0)
-      options.warnings.push_back(
+      options.warnings.emplace_back(
           "training.warmup_steps has no effect: lr_scheduler_type=constant has no warmup");
   } else if (t.warmup_steps >= t.max_steps) {
     const double reached =
         t.learning_rate * static_cast<double>(t.max_steps) / static_cast<double>(t.warmup_steps);
-    options.warnings.push_back("the warmup of " + std::to_string(t.warmup_steps) +
-                               " steps fills the whole run of " + std::to_string(t.max_steps) +
-                               ": the learning rate ends near " + fmt::format("{:.2g}", reached) +
-                               "; lower training.warmup_steps");
+    options.warnings.emplace_back("the warmup of " + std::to_string(t.warmup_steps) +
+                                  " steps fills the whole run of " + std::to_string(t.max_steps) +
+                                  ": the learning rate ends near " + fmt::format("{:.2g}", reached) +
+                                  "; lower training.warmup_steps");
   }
 }
 
@@ -130,7 +130,7 @@ void device_and_precision(Options& options, Machine machine) {
     contradict(options, "training.dtype", "training.dtype=bfloat16 is not possible on the CPU",
                "the CPU computes in float32 or float64", "use training.dtype=float32");
   t.dtype = Precision::float32;
-  options.notes.push_back("training.bf16 has no effect on the CPU: it computes in float32");
+  options.notes.emplace_back("training.bf16 has no effect on the CPU: it computes in float32");
 }
 
 }  // namespace

@@ -81,7 +81,7 @@ TEST_CASE("warmup_stable_decay decays over a tenth of the run unless told otherw
   const Words wsd{"training.lr_scheduler_type=warmup_stable_decay", "training.max_steps=5000"};
   CHECK(from_words(wsd).training.lr_decay_steps == 500);
   Words long_decay = wsd;
-  long_decay.push_back("training.lr_decay_steps=4000");
+  long_decay.emplace_back("training.lr_decay_steps=4000");
   CHECK(contains(refusal_of_words(long_decay), "longer than the run"));
 }
 

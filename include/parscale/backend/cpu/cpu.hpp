@@ -36,7 +36,9 @@ class Cpu {
   using Buffer = cpu::Buffer;
 
   explicit Cpu(CpuOptions options = {})
-      : state_(std::make_unique<State>(options.threads > 0 ? options.threads : cpu::usable_cores())) {}
+      : state_(std::make_unique<State>(options.threads > 0 ? options.threads : cpu::usable_cores())) {
+    cpu::keep_blas_on_one_thread();
+  }
 
   int threads() const { return state_->threads.count(); }
 

@@ -144,6 +144,8 @@ class PackedProduct {
  private:
   using K = Kernel<T>;
   using Place = typename K::template At<const T>;
+  /// Panels that one task copies: about as many rows of either operand.
+  static constexpr Index left_share = 8, right_share = std::max(1, 8 * K::rows / K::cols);
   struct Range {
     Index row, rows, col, cols, inner, depth;
   };
@@ -152,16 +154,17 @@ class PackedProduct {
     const Index left = pieces(r.rows, K::rows), right = pieces(r.cols, K::cols);
     // Rows of a that the kernel can read where they are stay there, but for a last panel with rows missing.
     const Index first_left = packs_a_ ? 0 : r.rows / K::rows;
-    constexpr Index share = 8;  // panels that one task copies
-    const Index left_tasks = pieces(left - first_left, share);
-    threads_.run(left_tasks + pieces(right, share), [&](Index task, int) {
-      const Index panel = (task < left_tasks ? task : task - left_tasks) * share;
-      if (task < left_tasks)
-        pack_panels<K::rows>(a_.part(r.row, r.rows, r.inner, r.depth), left_, first_left + panel,
-                             std::min(left, first_left + panel + share));
-      else
+    const Index left_tasks = pieces(left - first_left, left_share);
+    threads_.run(left_tasks + pieces(right, right_share), [&](Index task, int) {
+      if (task < left_tasks) {
+        const Index panel = first_left + task * left_share;
+        pack_panels<K::rows>(a_.part(r.row, r.rows, r.inner, r.depth), left_, panel,
+                             std::min(left, panel + left_share));
+      } else {
+        const Index panel = (task - left_tasks) * right_share;
         pack_panels<K::cols>(b_.part(r.col, r.cols, r.inner, r.depth), right_, panel,
-                             std::min(right, panel + share));
+                             std::min(right, panel + right_share));
+      }
     });
     // Tiles of panels: enough of them for many threads, large enough to read each panel from near memory.
     const Index down = tile_panels(left, 22), across = tile_panels(right, 8);

@@ -2,33 +2,35 @@
 /// header that includes Eigen; no Eigen type leaves it.
 #pragma once
 
+// Our threads own the tiles: Eigen's own would change results with their number.
+#if !defined(EIGEN_DONT_PARALLELIZE)
+#define EIGEN_DONT_PARALLELIZE
+#endif
 // g++ 12 takes the placeholder operands of its own AVX-512 intrinsics for uninitialised variables.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
-// Our threads own the tiles: Eigen's own would change results with their number.
-#if !defined(EIGEN_DONT_PARALLELIZE)
-#define EIGEN_DONT_PARALLELIZE
-#endif
-// g++ 12 takes the deliberately undefined registers of its own AVX-512 header for a mistake of ours.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
 #include <Eigen/Core>
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop
 #endif
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
+
+#if defined(PARSCALE_USE_BLAS)
+extern "C" void openblas_set_num_threads(int threads);
 #endif
 
 #include "packed_product.hpp"
 
 namespace parscale::cpu {
+
+/// Small products run inside our threads: a BLAS behind Eigen must not start its own for them.
+inline void keep_blas_on_one_thread() {
+#if defined(PARSCALE_USE_BLAS)
+  openblas_set_num_threads(1);
+#endif
+}
 
 template <class T>
 using RowMajor = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
