@@ -31,6 +31,7 @@ class Loop {
 
   int run() {
     say_where_it_starts();
+    io::write_file(fs::path(options_.output_dir) / "training.yaml", to_yaml(run_.options));
     if (options_.eval_on_start && evaluates()) evaluate();
     while (state_.step < options_.max_steps) {
       step();

@@ -5,9 +5,22 @@
 #include "common/options.hpp"
 #include "loop.hpp"
 
+namespace {
+
+std::string help() {
+  return "Trains a parallel-scaled language model.\n\n"
+         "usage: parscale-train [--config FILE] [SECTION.KEY=VALUE | --SECTION.KEY VALUE ...]\n\n"
+         "Examples:\n"
+         "  CONFIG_FILE=configs/basic.yaml parscale-train parscale.parscale_n=4\n"
+         "  parscale-train training.base_model=DIR training.dataset=novel.txt training.max_steps=200\n\n" +
+         parscale::program::options_help();
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   using namespace parscale::program;
-  return run_main(argc, argv, {.name = "parscale-train", .help = options_help}, [](const auto& words) {
+  return run_main(argc, argv, {.name = "parscale-train", .help = help}, [](const auto& words) {
     Run run = prepare(parse_program_options(words));
     return train(run);
   });

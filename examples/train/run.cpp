@@ -138,6 +138,7 @@ Run prepare(const Options& options) {
   const TrainingOptions& t = options.training;
   for (const auto& note : options.notes) print_note(note);
   for (const auto& warning : options.warnings) print_warning(warning);
+  if (t.sharding == Sharding::full) print_note("training.sharding has no effect in one process");
   check_output(t);
   Start start = start_of(options);
   Run run;

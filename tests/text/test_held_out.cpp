@@ -111,6 +111,18 @@ TEST_CASE("Of many documents whole ones are held out, about the fraction asked f
   for (const std::int32_t id : sides.evaluation) REQUIRE(sides.training.count(id / 8 * 8) == 0);
 }
 
+TEST_CASE("Which documents of a file are held out does not depend on the parts that it comes in") {
+  const TemporaryDirectory in;
+  DistinctText made;
+  in.file("a.jsonl", made.jsonl(2000, 8));
+  DatasetOptions options = held_out_options(in, "a.jsonl", 0.1);
+  const Sides whole = sides_of(Dataset(options, character_encoder()));
+  options.cache.part_bytes = 16000;
+  const Sides parts = sides_of(Dataset(options, character_encoder()));
+  CHECK(whole.evaluation == parts.evaluation);
+  CHECK(whole.training == parts.training);
+}
+
 TEST_CASE("Of many files whole ones are held out, also when all have the same name") {
   const TemporaryDirectory in;
   DistinctText made;

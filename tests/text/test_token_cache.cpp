@@ -225,6 +225,24 @@ TEST_CASE("The first part of a large file is there before the rest was read") {
              ContainsSubstring("line 2"));
 }
 
+TEST_CASE("Parts of several files may be asked for in turns, and one part again") {
+  const TemporaryDirectory in;
+  const TextFile a = *as_text_file(in.file("a.jsonl", "{\"text\":\"ab\"}\n{\"text\":\"cd\"}\n"));
+  const TextFile b = *as_text_file(in.file("b.jsonl", "{\"text\":\"ef\"}\n{\"text\":\"gh\"}\n"));
+  const Place second{.byte = 14, .line = 1, .document = 1};
+  for (const std::filesystem::path& folder : {std::filesystem::path(), in / "cache"}) {
+    TokenCache cache(ByteEncoder(), {.folder = folder, .part_bytes = 1});
+    const auto first_letter = [&](const TextFile& file, const Place& place) {
+      return static_cast<char>(cache.open(file, place)->tokens()[0]);
+    };
+    CHECK(first_letter(a, {}) == 'a');
+    CHECK(first_letter(b, {}) == 'e');
+    CHECK(first_letter(b, second) == 'g');
+    CHECK(first_letter(b, {}) == 'e');
+    CHECK(first_letter(a, second) == 'c');
+  }
+}
+
 TEST_CASE("A folder that cannot be written costs a warning, not the run") {
   Bench bench;
   bench.in.file("occupied", "a file where the folder should be");

@@ -38,12 +38,13 @@ MemoryPlan memory_plan(const Shape& shape, const typename Model::Room& room, Ind
                        const typename Model::BackendType& on) {
   using B = typename Model::BackendType;
   const auto bytes = [](Index elements) { return static_cast<std::size_t>(elements) * sizeof(Wide<B>); };
-  return {
-      {{"weights", bytes(parameters)},
-       {"gradients", bytes(trained)},
-       {"optimizer moments", 2 * bytes(trained)},
-       {"activations", Model::Memory::bytes(shape, room)},
-       {"backend scratch", on.scratch_bytes(shape.vocabulary, room.tokens, Model::architecture.head_dim)}}};
+  const Layout layout{
+      .sequences = room.sequences, .tokens = room.tokens, .replicas = Model::architecture.replicas};
+  return {{{"weights", bytes(parameters)},
+           {"gradients", bytes(trained)},
+           {"optimizer moments", 2 * bytes(trained)},
+           {"activations", Model::Memory::bytes(shape, room)},
+           {"backend scratch", on.scratch_bytes(shape, layout, Model::architecture.head_dim)}}};
 }
 
 }  // namespace parscale

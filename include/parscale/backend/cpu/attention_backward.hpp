@@ -144,7 +144,8 @@ void attend_backward(Threads& threads, Scratch& scratch, Index head_dim, Index s
                      const op::AttendBackward<T, T>& a) {
   const HeadPlaces at(a, head_dim, sources);
   if (at.positions == 0) return;
-  const Index replicas = a.layout.replicas, prefix = a.d_prefix_k.count();  // P*G*T*D
+  const Index replicas = a.layout.replicas,
+              prefix = std::max(a.d_prefix_k.count(), a.d_prefix_v.count());  // P*G*T*D
   const Index together = sequences_at_once<T>(at.sequences, prefix), each = prefix / (replicas * at.kv_heads);
   const Index tiles = AttendBackwardStream<T>::scratch_size;
   T* memory = scratch.take<T>(tiles * threads.count() + 2 * prefix * together);
@@ -160,10 +161,8 @@ void attend_backward(Threads& threads, Scratch& scratch, Index head_dim, Index s
                prefix > 0 ? parts_v + part : nullptr);
     });
     for (Index b = 0; b < count; ++b)
-      for (Index i = 0; i < prefix; ++i) {
-        a.d_prefix_k.data[i] += parts_k[b * prefix + i];
-        a.d_prefix_v.data[i] += parts_v[b * prefix + i];
-      }
+      for (const auto& [total, parts] : {std::pair(a.d_prefix_k, parts_k), std::pair(a.d_prefix_v, parts_v)})
+        for (Index i = 0; i < total.count(); ++i) total.data[i] += parts[b * prefix + i];
   }
   if (sources > 1)
     threads.run_chunks(at.positions, 4, [&](Index begin, Index end) {

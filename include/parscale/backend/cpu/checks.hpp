@@ -218,9 +218,8 @@ void check(const char* name, Index head_dim, Index sources, const op::AttendBack
       .matrix("log_sum", a.log_sum, rows, a.heads)
       .matrix("d_out", a.d_out, rows, features)
       .matrix("d_qkv", a.d_qkv, rows, a.qkv.cols());
-  if (a.d_prefix_k || a.d_prefix_v)
-    on.tensor("d_prefix_k", a.d_prefix_k, a.prefix_k.extent)
-        .tensor("d_prefix_v", a.d_prefix_v, a.prefix_k.extent);
+  if (a.d_prefix_k) on.tensor("d_prefix_k", a.d_prefix_k, a.prefix_k.extent);
+  if (a.d_prefix_v) on.tensor("d_prefix_v", a.d_prefix_v, a.prefix_v.extent);
 }
 template <class T>
 void check(Index head_dim, int replicas, const op::AttendReplicas<T>& a) {

@@ -42,13 +42,16 @@ class Cpu {
 
   int threads() const { return state_->threads.count(); }
 
-  /// Upper bound of the scratch memory that this object comes to hold for a model, beside some KiB that the
-  /// hidden size decides.
-  std::size_t scratch_bytes(Index vocabulary, Index longest_context, int head_dim) const {
-    const Index head = cpu::head_loss_rows<T>(vocabulary, vocabulary) * (vocabulary + 2);
-    const Index attention = 2 * cpu::query_tile * cpu::key_block * threads() + (Index{16} << 20);
-    return static_cast<std::size_t>(std::max(head, attention) + cpu::PackedProduct<T>::scratch_size +
-                                    longest_context * head_dim) *
+  /// Scratch memory that this object comes to hold when a model of `shape` trains on `layout`: logits of a
+  /// chunk or attention's tiles and partial prefix gradients, and the panels of a product.
+  std::size_t scratch_bytes(const Shape& shape, const Layout& layout, int head_dim) const {
+    const Index rows = cpu::head_loss_rows<T>(shape.vocabulary, std::min<Index>(512, layout.positions()));
+    const Index prefix =
+        layout.replicas > 1 ? layout.replicas * shape.kv_heads * shape.prefix_tokens * head_dim : 0;
+    const Index partials = 2 * prefix * cpu::sequences_at_once<T>(layout.sequences, prefix);
+    const Index attention = 2 * cpu::query_tile * cpu::key_block * threads() + partials;
+    const Index logits = rows * (shape.vocabulary + 2);
+    return static_cast<std::size_t>(std::max(logits, attention) + cpu::PackedProduct<T>::scratch_size) *
            sizeof(T);
   }
 
