@@ -162,9 +162,9 @@ TEST_CASE("Numbers that are not finite stop the run before the update, with exit
   const Scratch scratch;
   const Outcome outcome =
       run(scratch, "train",
-          tiny_run(scratch, "wild") + std::vector<std::string>{"training.learning_rate=1000", "training.max_steps=60",
-                                                               "training.max_grad_norm=0",
-                                                               "training.warmup_steps=0"});
+          tiny_run(scratch, "wild") +
+              std::vector<std::string>{"training.learning_rate=1000", "training.max_steps=60",
+                                       "training.max_grad_norm=0", "training.warmup_steps=0"});
   CHECK(outcome.code == 6);
   CHECK(has(outcome.err, "step"));
   CHECK(has(outcome.err, "training.learning_rate"));

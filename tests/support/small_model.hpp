@@ -132,7 +132,7 @@ Tensors<ScalarOf<Model>> gradients_of(Model& model) {
 }
 
 template <class T>
-double largest(const std::vector<T>& values) {
+double magnitude(const std::vector<T>& values) {
   double most = 0;
   for (T v : values) most = std::max(most, std::abs(static_cast<double>(v)));
   return most;
@@ -147,7 +147,7 @@ double relative_difference(const std::vector<T>& a, const std::vector<T>& b) {
     const double difference = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
     if (!(difference <= most)) most = difference;
   }
-  return most == 0 ? 0 : most / std::max(largest(a), largest(b));
+  return most == 0 ? 0 : most / std::max(magnitude(a), magnitude(b));
 }
 
 /// Each tensor close to its counterpart, relative to the largest element of all: some gradients are zero in
@@ -156,12 +156,12 @@ template <class T>
 void check_close(const Tensors<T>& a, const Tensors<T>& b, double tolerance) {
   REQUIRE(a.size() == b.size());
   double scale = 0;
-  for (const auto& [name, values] : a) scale = std::max(scale, largest(values));
+  for (const auto& [name, values] : a) scale = std::max(scale, magnitude(values));
   for (const auto& [name, values] : a) {
     INFO(name);
     REQUIRE(b.count(name) == 1);
     const auto& others = b.at(name);
-    CHECK(relative_difference(values, others) * std::max(largest(values), largest(others)) <=
+    CHECK(relative_difference(values, others) * std::max(magnitude(values), magnitude(others)) <=
           tolerance * scale);
   }
 }
