@@ -100,7 +100,7 @@ mutant "weight decay touches norms" core/initialise.hpp \
   's/return !name.ends_with("bias") \&\& !name.ends_with("norm.weight");/return !name.ends_with("bias");/' \
   train/test_adamw "Weight decay touches matrices"
 mutant "AdamW's rate is not corrected for the moments' start" backend/cpu/adamw.hpp \
-  's|static_cast<T>(a.learning_rate / correction1)|static_cast<T>(a.learning_rate + 0 * correction1)|' \
+  's|a.learning_rate / correction(a.beta1, a.step)|a.learning_rate|' \
   train/test_adamw "AdamW follows the scalar reference"
 mutant "the update takes gradients that were not clipped" train/trainer.hpp \
   's/clip_factor(norm, options_.max_grad_norm), /1.0, /' \

@@ -1,6 +1,7 @@
 // AdamW against a scalar reference, its decay rule, and clipping.
 #include <catch2/catch_test_macros.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <parscale/backend/cpu/cpu.hpp>
 #include <parscale/train/adamw.hpp>
@@ -65,6 +66,46 @@ TEST_CASE("AdamW follows the scalar reference over several steps, decay and clip
       CHECK(near(p.second[i % 3], expected[i].second));
     }
   }
+}
+
+TEST_CASE("AdamW treats every number of a long tensor alike, in float64 and float32, on several threads") {
+  constexpr Index n = 40001;
+  const AdamW adamw{.epsilon = 1e-6, .weight_decay = 0.1};
+  Store store{{{"lm_head.weight", std::vector<double>(n), std::vector<double>(n)}}};
+  auto& p = store.parameters[0];
+  const auto at = [](Index i) { return static_cast<std::size_t>(i); };
+  std::vector<float> narrow(n), narrow_gradient(n), narrow_first(n), narrow_second(n);
+  for (Index i = 0; i < n; ++i) {
+    narrow[at(i)] = static_cast<float>(normal(1, 1, static_cast<std::uint64_t>(i)));
+    narrow_gradient[at(i)] = static_cast<float>(normal(1, 2, static_cast<std::uint64_t>(i)));
+    p.weight[at(i)] = narrow[at(i)];
+    p.gradient[at(i)] = narrow_gradient[at(i)];
+  }
+  const auto before = p.weight;
+  Cpu<double> on(CpuOptions{.threads = 3});
+  adamw.update(store, 0.01, 1, 0.5, on);
+  Cpu<float> narrow_on(CpuOptions{.threads = 3});
+  narrow_on.adamw({.weight = {narrow.data(), {n}},
+                   .gradient = {narrow_gradient.data(), {n}},
+                   .first = {narrow_first.data(), {n}},
+                   .second = {narrow_second.data(), {n}},
+                   .learning_rate = 0.01,
+                   .beta1 = adamw.beta1,
+                   .beta2 = adamw.beta2,
+                   .epsilon = adamw.epsilon,
+                   .weight_decay = 0.1,
+                   .gradient_scale = 0.5,
+                   .step = 1});
+  int wrong = 0, wrong_narrow = 0;
+  for (Index i = 0; i < n; ++i) {
+    Reference expected{before[at(i)]};
+    expected.update(adamw, 0.5 * p.gradient[at(i)], 0.01, 1, 0.1);
+    wrong += near(p.weight[at(i)], expected.weight) ? 0 : 1;
+    wrong_narrow +=
+        std::abs(narrow[at(i)] - expected.weight) < 5e-7 * std::max(1.0, std::abs(expected.weight)) ? 0 : 1;
+  }
+  CHECK(wrong == 0);
+  CHECK(wrong_narrow == 0);
 }
 
 TEST_CASE("AdamW's defaults are those of Hugging Face's Trainer") {
