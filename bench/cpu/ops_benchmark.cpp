@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <parscale/backend/cpu/cpu.hpp>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -203,14 +204,15 @@ void adamw(benchmark::State& state, const Case& c) {
   Memory memory;
   const Index n = c.s.H * (c.qkv() + c.s.A * D + 3 * c.s.I);  // one layer
   const auto w = memory({n}), g = memory({n}), m = memory({n}), v = memory({n});
+  for (float& x : std::span(v.data, static_cast<std::size_t>(n))) x = 0.01F + x * x;
   for (auto _ : state)
     backend().adamw({.weight = w,
                      .gradient = g,
                      .first = m,
                      .second = v,
-                     .learning_rate = 0,
+                     .learning_rate = 1e-3,
                      .beta1 = 0.9,
-                     .beta2 = 1,
+                     .beta2 = 0.999,
                      .epsilon = 1e-8,
                      .weight_decay = 0,
                      .step = 10});

@@ -1,12 +1,11 @@
 /// AdamW: one pass over weight, gradient and both moments.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 
 #include "../backend.hpp"
-#include "products.hpp"
 #include "threads.hpp"
+#include "vectors.hpp"
 
 namespace parscale::cpu {
 
@@ -30,28 +29,19 @@ struct AdamWConstants {
   static double correction(double beta, Index step) { return 1 - std::pow(beta, static_cast<double>(step)); }
 };
 
-/// Elements [begin, begin + n), n at most root_chunk.
-template <class T>
-void adamw_chunk(const op::AdamW<T>& a, const AdamWConstants<T>& c, Index begin, Index n) {
-  T *weight = a.weight.data + begin, *first = a.first.data + begin, *second = a.second.data + begin;
-  const T* gradient = a.gradient.data + begin;
-  alignas(64) T roots[root_chunk] = {};
-  for (Index i = 0; i < n; ++i) {
-    const T g = gradient[i] * c.scale;
-    first[i] = c.beta1 * first[i] + c.rest1 * g;
-    roots[i] = second[i] = c.beta2 * second[i] + c.rest2 * g * g;
-  }
-  square_roots(roots);
-  for (Index i = 0; i < n; ++i)
-    weight[i] = weight[i] * c.keep - c.rate * first[i] / (roots[i] * c.root2 + c.epsilon);
-}
-
 template <class T>
 void adamw(Threads& threads, const op::AdamW<T>& a) {
-  const AdamWConstants<T> constants(a);
-  threads.run_chunks(a.weight.count(), 64 * root_chunk, [&](Index begin, Index end) {
-    for (Index i = begin; i < end; i += root_chunk)
-      adamw_chunk(a, constants, i, std::min(root_chunk, end - i));
+  const AdamWConstants<T> c(a);
+  threads.run_chunks(a.weight.count(), 16384, [&](Index begin, Index end) {
+    T *weight = a.weight.data, *first = a.first.data, *second = a.second.data;
+    const T* gradient = a.gradient.data;
+    for (Index i = begin; i < end; ++i) {
+      const T g = gradient[i] * c.scale;
+      const T m = c.beta1 * first[i] + c.rest1 * g, v = c.beta2 * second[i] + c.rest2 * g * g;
+      first[i] = m;
+      second[i] = v;
+      weight[i] = weight[i] * c.keep - c.rate * m / (square_root(v) * c.root2 + c.epsilon);
+    }
   });
 }
 

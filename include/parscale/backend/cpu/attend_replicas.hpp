@@ -1,7 +1,7 @@
 /// The `sublayer` kind: the P replicas of one position attend to each other. One task is a few positions.
 #pragma once
 
-#include "attention.hpp"
+#include "attention_places.hpp"
 #include "merge.hpp"
 
 namespace parscale::cpu {
@@ -20,7 +20,7 @@ void replica_weights(const A& a, const HeadPlaces& at, Index n, Index head, T (&
 
 template <int P, class T>
 void attend_replicas(Threads& threads, Index head_dim, const op::AttendReplicas<T>& a) {
-  const HeadPlaces at(a, head_dim, 1);
+  const HeadPlaces at(a.layout, a.heads, a.kv_heads, head_dim, 1);
   threads.run_chunks(at.positions, 4, [&](Index begin, Index end) {
     T weights[P][P];
     for (Index n = begin; n < end; ++n)
@@ -66,7 +66,7 @@ void attend_replicas_backward_head(const op::AttendReplicasBackward<T>& a, const
 
 template <int P, class T>
 void attend_replicas_backward(Threads& threads, Index head_dim, const op::AttendReplicasBackward<T>& a) {
-  const HeadPlaces at(a, head_dim, 1);
+  const HeadPlaces at(a.layout, a.heads, a.kv_heads, head_dim, 1);
   threads.run_chunks(at.positions, 4, [&](Index begin, Index end) {
     for (Index n = begin; n < end; ++n) {
       for (int r = 0; r < P; ++r)

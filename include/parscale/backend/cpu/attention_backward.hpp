@@ -16,95 +16,114 @@ T output_pull(const op::AttendBackward<T, T>& a, const HeadPlaces& at, Index row
   return total;
 }
 
-/// Scores become weights; the weights' gradients become the scores' gradients times `scale`.
+/// Products q k become weights; the weights' gradients become those of the products.
 template <class T>
 void softmax_backward_row(T* scores, T* d_scores, const SeenColumns& seen, T log_sum, T pull, T scale) {
-  const auto part = [&](Index begin, Index end) {
+  const auto part = [=](Index begin, Index end) {
     for (Index j = begin; j < end; ++j) {
-      scores[j] = exponential(scores[j] - log_sum);
+      scores[j] = exponential(scale * scores[j] - log_sum);
       d_scores[j] = scores[j] * (d_scores[j] - pull) * scale;
     }
   };
   part(0, seen.prefix);
   part(seen.lo, seen.hi);
-  seen.clear_hidden(scores);
-  seen.clear_hidden(d_scores);
 }
 
 /// One (stream, key/value head): all its queries in order, so that d_k and d_v add up in a fixed order.
 template <class T>
 class AttendBackwardStream {
  public:
+  static constexpr Index rows = 48;  ///< rows of scores at once
+  static constexpr Index score_stride = KeyBlock::columns + 16;
+
+  /// Elements of memory that a thread needs.
+  static Index scratch_size(const HeadPlaces& at) {
+    return 2 * KeyBlock::columns * at.dim + 2 * rows * score_stride + KeyBlock::columns * Kernel<T>::cols;
+  }
+
   AttendBackwardStream(const op::AttendBackward<T, T>& a, const HeadPlaces& at, T* scratch)
-      : a_(a), at_(at), weights_(scratch), d_scores_(scratch + query_tile * key_block) {}
-  static constexpr Index scratch_size = 2 * query_tile * key_block;
+      : a_(a),
+        at_(at),
+        keys_(scratch),
+        values_(keys_ + KeyBlock::columns * at.dim),
+        weights_{values_ + KeyBlock::columns * at.dim, score_stride},
+        d_scores_{weights_.data + rows * score_stride, score_stride},
+        panel_(d_scores_.data + rows * score_stride) {}
 
   /// d_prefix_k and d_prefix_v [T,D] are added to; they may be absent.
   void run(Index stream, Index kv_head, T* d_prefix_k, T* d_prefix_v) {
-    const Index d = at_.dim, w = at_.qkv_width, row = stream * at_.tokens;
-    const Visible<T> keys = visible<T>(a_, at_, stream, kv_head);
-    const Index prefix = keys.prefix();
-    d_prefix_k_ = {d_prefix_k, prefix, d, d};
-    d_prefix_v_ = {d_prefix_v, prefix, d, d};
-    d_k_ = {a_.d_qkv.data + at_.key(row, kv_head), at_.tokens, d, w};
-    d_v_ = {a_.d_qkv.data + at_.value(row, kv_head), at_.tokens, d, w};
+    const Index row = stream * at_.tokens;
+    const Visible<T> seen = visible<T>(a_, at_, stream, kv_head);
+    const Causal causal(a_.layout, stream % at_.sequences);
+    d_prefix_k_ = {d_prefix_k, at_.dim};
+    d_prefix_v_ = {d_prefix_v, at_.dim};
+    d_k_ = {a_.d_qkv.data + at_.key(row, kv_head), at_.qkv_width};
+    d_v_ = {a_.d_qkv.data + at_.value(row, kv_head), at_.qkv_width};
     for (Index i = 0; i < at_.tokens; ++i) {
-      std::fill_n(d_k_.row(i), d, T(0));
-      std::fill_n(d_v_.row(i), d, T(0));
+      std::fill_n(a_.d_qkv.data + at_.query(row + i, kv_head * at_.group), at_.group * at_.dim, T(0));
+      std::fill_n(d_k_.data + i * d_k_.stride, at_.dim, T(0));
+      std::fill_n(d_v_.data + i * d_v_.stride, at_.dim, T(0));
     }
-    for (Index from = 0; from < at_.tokens; from += query_tile)
-      for (Index h = 0; h < at_.group; ++h)
-        tile(keys, stream, kv_head * at_.group + h, from, std::min(at_.tokens, from + query_tile));
-  }
-
- private:
-  void tile(const Visible<T>& keys, Index stream, Index head, Index from, Index to) {
-    const Index row = stream * at_.tokens + from, count = to - from, replica = stream / at_.sequences;
-    const Causal causal(a_.layout, stream % at_.sequences, keys.prefix());
-    const Block<const T> q{a_.qkv.data + at_.query(row, head), count, at_.dim, at_.qkv_width};
-    const Block<T> d_q{a_.d_qkv.data + at_.query(row, head), count, at_.dim, at_.qkv_width};
-    const Block<const T> d_out{a_.d_out.data + at_.out(row, at_.own_source(replica), head), count, at_.dim,
-                               at_.out_width};
-    T pull[query_tile];
-    for (Index i = 0; i < count; ++i) {
-      pull[i] = output_pull(a_, at_, row + i, head);
-      std::fill_n(d_q.row(i), at_.dim, T(0));
-    }
-    each_key_block(causal, from, to, [&](Index begin, Index end) {
-      const Index width = end - begin;
-      std::fill_n(weights_, count * width, T(0));
-      std::fill_n(d_scores_, count * width, T(0));
-      keys.each_part(begin, end, [&](Index first, Block<const T> k, Block<const T> v) {
-        add_product_nt<T>(q, k, {weights_ + first, count, k.rows, width}, at_.scale<T>());
-        add_product_nt<T>(d_out, v, {d_scores_ + first, count, v.rows, width}, 1);
-      });
-      for (Index i = 0; i < count; ++i)
-        softmax_backward_row(weights_ + i * width, d_scores_ + i * width,
-                             SeenColumns(causal, from + i, begin, end), a_.log_sum.row(row + i)[head],
-                             pull[i], at_.scale<T>());
-      keys.each_part(begin, end, [&](Index first, Block<const T> k, Block<const T>) {
-        add_product<T>({d_scores_ + first, count, k.rows, width}, k, d_q, 1);
-        add_key_gradients(begin + first, k.rows, {weights_ + first, count, k.rows, width},
-                          {d_scores_ + first, count, k.rows, width}, q, d_out);
-      });
+    each_key_block<T>(seen.prefix_k.rows, 0, at_.tokens, [&](const KeyBlock& block) {
+      pack_block(block, seen.prefix_k, seen.own_k, keys_);
+      pack_block(block, seen.prefix_v, seen.own_v, values_);
+      const Index blind =
+          block.prefix() > 0 ? 0 : block.own_begin / rows * rows;  // queries before all its keys
+      for (Index from = blind; from < at_.tokens; from += rows)
+        for (Index h = 0; h < at_.group; ++h)
+          tile(block, causal, seen, row, kv_head * at_.group + h, from, std::min(at_.tokens, from + rows));
     });
   }
 
-  /// Gradients of the keys and values in columns [column, column + count): all prefix or all own.
-  void add_key_gradients(Index column, Index count, Block<const T> weights, Block<const T> d_scores,
-                         Block<const T> q, Block<const T> d_out) {
-    const bool own = column >= d_prefix_k_.rows;
-    const Index first = own ? column - d_prefix_k_.rows : column;
-    const Block<T>&d_k = own ? d_k_ : d_prefix_k_, &d_v = own ? d_v_ : d_prefix_v_;
-    if (d_k.data != nullptr) add_product_tn<T>(d_scores, q, {d_k.row(first), count, at_.dim, d_k.stride}, 1);
+ private:
+  /// One head's queries [from, to) and one block of keys.
+  void tile(const KeyBlock& block, const Causal& causal, const Visible<T>& seen, Index stream_row, Index head,
+            Index from, Index to) {
+    const Index own = std::clamp(causal.end(to - 1) - block.own_begin, Index{0}, block.own());
+    const Index first = std::min(own, std::max(Index{0}, causal.begin(from, to) - block.own_begin));
+    const Index columns = own > first ? block.own_column + own : block.prefix(), m = to - from;
+    if (columns == 0) return;
+    const Index row = stream_row + from, replica = row / at_.positions;
+    const At<const T> q{a_.qkv.data + at_.query(row, head), at_.qkv_width};
+    const At<const T> d_out{a_.d_out.data + at_.out(row, at_.own_source(replica), head), at_.out_width};
+    score_block<T>(m, columns, at_.dim, q, keys_, weights_);
+    score_block<T>(m, columns, at_.dim, d_out, values_, d_scores_);
+    for (Index i = 0; i < m; ++i) {
+      const SeenColumns seen_columns(block, causal, from + i);
+      T *weights = weights_.data + i * score_stride, *d_scores = d_scores_.data + i * score_stride;
+      softmax_backward_row(weights, d_scores, seen_columns, a_.log_sum.row(row + i)[head],
+                           output_pull(a_, at_, row + i, head), at_.scale<T>());
+      seen_columns.clear_hidden(weights, columns);
+      seen_columns.clear_hidden(d_scores, columns);
+    }
+    const At<T> d_q{a_.d_qkv.data + at_.query(row, head), at_.qkv_width};
+    add_gradients(m, block.prefix(), 0, seen.prefix_k, block.prefix_begin, q, d_out, d_q, d_prefix_k_,
+                  d_prefix_v_);
+    add_gradients(m, own - first, block.own_column + first, seen.own_k, block.own_begin + first, q, d_out,
+                  d_q, d_k_, d_v_);
+  }
+
+  /// What `count` keys, whose scores begin at `column`, give to the queries, and the queries to them.
+  void add_gradients(Index m, Index count, Index column, const Block<const T>& keys, Index key, At<const T> q,
+                     At<const T> d_out, At<T> d_q, At<T> d_k, At<T> d_v) {
+    if (count == 0) return;
+    const At<const T> weights{weights_.data + column, score_stride},
+        d_scores{d_scores_.data + column, score_stride};
+    add_product<Left::by_rows, T>(m, at_.dim, count, d_scores, {keys.row(key), keys.stride}, d_q, panel_);
+    if (d_k.data != nullptr)
+      add_product<Left::by_columns, T>(count, at_.dim, m, d_scores, q,
+                                       {d_k.data + key * d_k.stride, d_k.stride}, panel_);
     if (d_v.data != nullptr)
-      add_product_tn<T>(weights, d_out, {d_v.row(first), count, at_.dim, d_v.stride}, 1);
+      add_product<Left::by_columns, T>(count, at_.dim, m, weights, d_out,
+                                       {d_v.data + key * d_v.stride, d_v.stride}, panel_);
   }
 
   const op::AttendBackward<T, T>& a_;
   const HeadPlaces& at_;
-  T *weights_, *d_scores_;
-  Block<T> d_prefix_k_{}, d_prefix_v_{}, d_k_{}, d_v_{};
+  T *keys_, *values_;
+  At<T> weights_, d_scores_;
+  T* panel_;
+  At<T> d_prefix_k_{}, d_prefix_v_{}, d_k_{}, d_v_{};
 };
 
 /// Gradients through the other replicas' keys and values of one position, for all replicas and heads.
@@ -139,30 +158,61 @@ Index sequences_at_once(Index sequences, Index prefix_elements) {
   return std::clamp<Index>(limit / (2 * prefix_elements * static_cast<Index>(sizeof(T))), 1, sequences);
 }
 
+/// Elements of scratch memory that the backward takes.
+template <class T>
+Index attend_backward_scratch(const HeadPlaces& at, Index prefix_elements, int threads) {
+  return threads * AttendBackwardStream<T>::scratch_size(at) +
+         2 * prefix_elements * sequences_at_once<T>(at.sequences, prefix_elements);
+}
+
+/// Prefix gradients of some sequences, kept apart until they are added up in order. Absent ones stay absent.
+template <class T>
+class PrefixParts {
+ public:
+  PrefixParts(Out<T> total, Index sequences, T* memory)
+      : total_(total), sequences_(total ? sequences : 0), parts_(memory) {}
+
+  Index size() const { return sequences_ * total_.count(); }
+  void clear() { std::fill_n(parts_, size(), T(0)); }
+  /// One sequence's part for one (replica, key/value head), counted together; [T,D].
+  T* part(Index sequence, Index head, Index heads) const {
+    return sequences_ == 0 ? nullptr : parts_ + sequence * total_.count() + head * (total_.count() / heads);
+  }
+  void add_up() const {
+    for (Index b = 0; b < sequences_; ++b)
+      for (Index i = 0; i < total_.count(); ++i) total_.data[i] += parts_[b * total_.count() + i];
+  }
+
+ private:
+  Out<T> total_;
+  Index sequences_;
+  T* parts_;
+};
+
 template <class T>
 void attend_backward(Threads& threads, Scratch& scratch, Index head_dim, Index sources,
                      const op::AttendBackward<T, T>& a) {
-  const HeadPlaces at(a, head_dim, sources);
+  const HeadPlaces at(a.layout, a.heads, a.kv_heads, head_dim, sources);
   if (at.positions == 0) return;
-  const Index replicas = a.layout.replicas,
-              prefix = std::max(a.d_prefix_k.count(), a.d_prefix_v.count());  // P*G*T*D
-  const Index together = sequences_at_once<T>(at.sequences, prefix), each = prefix / (replicas * at.kv_heads);
-  const Index tiles = AttendBackwardStream<T>::scratch_size;
-  T* memory = scratch.take<T>(tiles * threads.count() + 2 * prefix * together);
-  T *parts_k = memory + tiles * threads.count(), *parts_v = parts_k + prefix * together;
+  const Index heads = a.layout.replicas * at.kv_heads;
+  const Index together = sequences_at_once<T>(at.sequences, a.prefix_k.count());
+  const Index each = AttendBackwardStream<T>::scratch_size(at), partials = together * a.prefix_k.count();
+  T* memory = scratch.take<T>(attend_backward_scratch<T>(at, a.prefix_k.count(), threads.count()));
+  PrefixParts<T> prefix_k(a.d_prefix_k, together, memory + each * threads.count());
+  PrefixParts<T> prefix_v(a.d_prefix_v, together, memory + each * threads.count() + partials);
   for (Index first = 0; first < at.sequences; first += together) {
     const Index count = std::min(together, at.sequences - first);
-    std::fill_n(parts_k, 2 * prefix * together, T(0));
-    threads.run(replicas * count * at.kv_heads, [&](Index task, int thread) {
-      const Index kv_head = task % at.kv_heads, b = task / at.kv_heads % count;
-      const Index r = task / at.kv_heads / count, part = b * prefix + (r * at.kv_heads + kv_head) * each;
-      AttendBackwardStream<T>(a, at, memory + thread * tiles)
-          .run(r * at.sequences + first + b, kv_head, prefix > 0 ? parts_k + part : nullptr,
-               prefix > 0 ? parts_v + part : nullptr);
+    prefix_k.clear();
+    prefix_v.clear();
+    threads.run(heads * count, [&](Index task, int thread) {
+      const Index b = task % count,
+                  head = task / count;  // (replica, key/value head), counted together
+      AttendBackwardStream<T>(a, at, memory + thread * each)
+          .run(head / at.kv_heads * at.sequences + first + b, head % at.kv_heads,
+               prefix_k.part(b, head, heads), prefix_v.part(b, head, heads));
     });
-    for (Index b = 0; b < count; ++b)
-      for (const auto& [total, parts] : {std::pair(a.d_prefix_k, parts_k), std::pair(a.d_prefix_v, parts_v)})
-        for (Index i = 0; i < total.count(); ++i) total.data[i] += parts[b * prefix + i];
+    prefix_k.add_up();
+    prefix_v.add_up();
   }
   if (sources > 1)
     threads.run_chunks(at.positions, 4, [&](Index begin, Index end) {

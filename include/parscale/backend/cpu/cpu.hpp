@@ -1,5 +1,5 @@
-/// The CPU backend: its own threads, products by Eigen, everything else written out. Results have the same
-/// bits for any number of threads.
+/// The CPU backend: its own threads and its own loops for everything. Results have the same bits for any
+/// number of threads.
 #pragma once
 
 #include <algorithm>
@@ -7,6 +7,7 @@
 
 #include "../backend.hpp"
 #include "adamw.hpp"
+#include "append.hpp"
 #include "attend_replicas.hpp"
 #include "attention.hpp"
 #include "attention_backward.hpp"
@@ -46,11 +47,12 @@ class Cpu {
   /// chunk or attention's tiles and partial prefix gradients, and the panels of a product.
   std::size_t scratch_bytes(const Shape& shape, const Layout& layout, int head_dim) const {
     const Index rows = cpu::head_loss_rows<T>(shape.vocabulary, std::min<Index>(512, layout.positions()));
+    const Index logits = rows * (shape.vocabulary + 2);
     const Index prefix =
         layout.replicas > 1 ? layout.replicas * shape.kv_heads * shape.prefix_tokens * head_dim : 0;
-    const Index partials = 2 * prefix * cpu::sequences_at_once<T>(layout.sequences, prefix);
-    const Index attention = 2 * cpu::query_tile * cpu::key_block * threads() + partials;
-    const Index logits = rows * (shape.vocabulary + 2);
+    const cpu::HeadPlaces at(layout, shape.heads, shape.kv_heads, head_dim, layout.replicas);
+    const Index attention = std::max(threads() * cpu::AttendTile<T>::scratch_size(at),
+                                     cpu::attend_backward_scratch<T>(at, prefix, threads()));
     return static_cast<std::size_t>(std::max(logits, attention) + cpu::PackedProduct<T>::scratch_size) *
            sizeof(T);
   }

@@ -3,8 +3,8 @@
 
 #include "../backend.hpp"
 #include "few_rows_product.hpp"
-#include "packed_product.hpp"
 #include "pointwise.hpp"
+#include "products.hpp"
 #include "threads.hpp"
 #include "vectors.hpp"
 
@@ -36,16 +36,15 @@ void linear(Threads& threads, Scratch& panels, const op::Linear<T>& a) {
   else if (a.add)
     base = {a.add.data, a.add.cols()};
   if (a.out.rows() <= few_rows)
-    FewRowsProduct<T>(block(a.x), block(a.weight), base, block(a.out)).run(threads);
+    few_rows_product<T>(threads, block(a.x), block(a.weight), base, block(a.out));
   else
-    PackedProduct<T>(threads, panels, Strided<T>(a.x), Strided<T>(a.weight).transposed(), base, block(a.out))
-        .run();
+    product(threads, panels, Strided<T>(a.x), Strided<T>(a.weight).transposed(), base, block(a.out));
 }
 
 template <class T>
 void linear_input_gradient(Threads& threads, Scratch& panels, const op::LinearInputGradient<T>& a) {
   const Base<T> base = a.accumulate ? Base<T>{a.d_x.data, a.d_x.cols()} : Base<T>{};
-  PackedProduct<T>(threads, panels, Strided<T>(a.d_out), Strided<T>(a.weight), base, block(a.d_x)).run();
+  product(threads, panels, Strided<T>(a.d_out), Strided<T>(a.weight), base, block(a.d_x));
 }
 
 /// Every task owns some columns and adds their rows up in order.
@@ -62,9 +61,8 @@ void linear_weight_gradient(Threads& threads, Scratch& panels, const op::LinearW
   const Index n = a.d_weight ? a.d_weight.rows() : a.d_bias.count(), width = a.d_out.cols();
   const Block<const T> d_out{a.d_out.data + a.first_column, a.x.rows(), n, width};
   if (a.d_weight)
-    PackedProduct<T>(threads, panels, Strided<T>(d_out.data, n, d_out.rows, 1, width), Strided<T>(a.x),
-                     {a.d_weight.data, a.d_weight.cols()}, block(a.d_weight))
-        .run();
+    product(threads, panels, Strided<T>(d_out.data, n, d_out.rows, 1, width), Strided<T>(a.x),
+            Base<T>{a.d_weight.data, a.d_weight.cols()}, block(a.d_weight));
   if (a.d_bias) add_column_sums(threads, d_out, a.d_bias.data);
 }
 

@@ -76,6 +76,18 @@ inline float exponential(float x) {
 }
 inline double exponential(double x) { return std::exp(x); }
 
+/// The square root of x >= 0 to a few units in the last place. std::sqrt may set errno, which keeps loops
+/// from vectorising: this is Newton's iteration for 1 / sqrt(x) from a first guess in integer arithmetic.
+template <class T>
+T square_root(T x) {
+  using Bits = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  constexpr Bits guess =
+      sizeof(T) == 4 ? static_cast<Bits>(0x5F375A86) : static_cast<Bits>(0x5FE6EB50C7B537A9);
+  T y = std::bit_cast<T>(static_cast<Bits>(guess - (std::bit_cast<Bits>(x) >> 1)));
+  for (int i = 0; i < (sizeof(T) == 4 ? 3 : 5); ++i) y *= T(1.5) - T(0.5) * x * y * y;
+  return x * y;
+}
+
 /// 1 / (1 + e^-x)
 template <class T>
 T sigmoid(T x) {
