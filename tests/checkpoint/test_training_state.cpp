@@ -164,7 +164,7 @@ TEST_CASE("Fields of the trainer's state of the wrong kind are refused") {
     INFO(key << " = " << value.dump());
     REQUIRE_THROWS_AS(io::parse_trainer_state(json, "here"), StorageError);
     REQUIRE_THROWS_WITH(io::parse_trainer_state(json, "here"),
-                        ContainsSubstring("has the value " + value.dump()));
+                        ContainsSubstring("has the value " + parscale::io::shown(value)));
   }
 }
 

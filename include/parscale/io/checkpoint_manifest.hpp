@@ -149,7 +149,7 @@ inline bool is_ours(const Json& json) {
 }
 
 inline ManifestReading read_sealed_manifest(const Json& json) {
-  const std::string version = json.contains("version") ? json["version"].dump() : "unknown";
+  const std::string version = json.contains("version") ? shown(json["version"]) : "unknown";
   if (version != std::to_string(manifest_version))
     return {.problem = ManifestProblem::unknown_version,
             .why = "it has version " + version + ", this program reads version " +

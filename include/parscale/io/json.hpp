@@ -3,6 +3,8 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -63,7 +65,10 @@ class JsonBuilder {
 
   Json build() {
     const char* end = text_.data() + text_.size();
-    Json::sax_parse(WatchedIterator(text_.data(), &reached_), WatchedIterator(end, &reached_), this);
+    auto input = nlohmann::detail::input_adapter(WatchedIterator(text_.data(), &reached_),
+                                                 WatchedIterator(end, &reached_));
+    // What Json::sax_parse does for text; that one would compile the readers of five binary formats too.
+    nlohmann::detail::parser<Json, decltype(input)>(std::move(input)).sax_parse(this);
     return std::move(root_);
   }
 
@@ -151,6 +156,49 @@ class JsonBuilder {
 
 }  // namespace detail
 
+namespace detail {
+
+inline void show_text(std::string_view value, std::string& out) {
+  out += '"';
+  for (char c : value) out += c >= ' ' && c <= '~' ? c : '?';
+  out += '"';
+}
+
+inline void show_number(const Json& value, std::string& out) {
+  std::array<char, 32> digits{};
+  char* const end = digits.data() + digits.size();
+  const auto written = value.is_number_float() ? std::to_chars(digits.data(), end, value.get<double>())
+                       : value.is_number_unsigned()
+                           ? std::to_chars(digits.data(), end, value.get<std::uint64_t>())
+                           : std::to_chars(digits.data(), end, value.get<std::int64_t>());
+  out.append(digits.data(), written.ptr);
+}
+
+/// Appends the value, at least until `out` is longer than `enough`.
+inline void show(const Json& value, std::size_t enough, std::string& out) {
+  if (value.is_structured()) {
+    out += value.is_array() ? '[' : '{';
+    const char* comma = "";
+    for (auto member = value.begin(); member != value.end() && out.size() <= enough; ++member) {
+      out += std::exchange(comma, ",");
+      if (value.is_object()) {
+        show_text(member.key(), out);
+        out += ':';
+      }
+      show(*member, enough, out);
+    }
+    out += value.is_array() ? ']' : '}';
+  } else if (value.is_string()) {
+    show_text(value.get_ref<const std::string&>(), out);
+  } else if (value.is_number()) {
+    show_number(value, out);
+  } else {
+    out += value.is_null() ? "null" : value.get<bool>() ? "true" : "false";
+  }
+}
+
+}  // namespace detail
+
 /// Parses a whole text. `where` names it in errors (a path). Throws InputError with the line: broken syntax
 /// or UTF-8, duplicate keys, numbers beyond double, more than 64 levels of nesting.
 inline Json parse_json(std::string_view text, const std::string& where) {
@@ -160,6 +208,15 @@ inline Json parse_json(std::string_view text, const std::string& where) {
 /// Parses a file. Throws InputError, also when it cannot be read.
 inline Json read_json(const std::filesystem::path& path) {
   return parse_json(read_file(path), path.string());
+}
+
+/// A value as a message shows it, on one line and shortened. Never throws for what a file holds, and compiles
+/// faster than the full text.
+inline std::string shown(const Json& value) {
+  constexpr std::size_t longest = 80;
+  std::string text;
+  detail::show(value, longest, text);
+  return text.size() <= longest ? text : text.substr(0, longest) + "...";
 }
 
 /// The text of a value: on one line, or over several with this indentation. Throws ConfigurationError when a

@@ -23,7 +23,7 @@ inline void refuse_sliding_windows(const JsonFields& fields, Index layers) {
   if (const Json* types = fields.find("layer_types")) {
     if (!types->is_array()) fields.fail("layer_types", "a list", *types);
     for (const Json& type : *types) {
-      if (type != "full_attention") refuse(fields, "layer_types", "a layer is " + type.dump());
+      if (type != "full_attention") refuse(fields, "layer_types", "a layer is " + shown(type));
     }
   }
   const bool used = fields.flag_or("use_sliding_window", false);

@@ -121,7 +121,7 @@ class SafetensorsHeader {
   std::uint64_t whole_number(const std::string& name, const char* key, const Json& value) const {
     if (!value.is_number_unsigned())
       fail_tensor(name, std::string(key) + " holds something other than a whole number from 0 up",
-                  value.dump());
+                  shown(value));
     return value.get<std::uint64_t>();
   }
 

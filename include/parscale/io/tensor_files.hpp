@@ -36,12 +36,12 @@ inline std::map<std::string, std::string> read_weight_map(const std::filesystem:
   std::map<std::string, std::string> weight_map;
   for (const auto& [tensor, shard] : json["weight_map"].items()) {
     if (!shard.is_string())
-      fail("The index names no file for a tensor", "\"" + tensor + "\" is " + shard.dump());
+      fail("The index names no file for a tensor", "\"" + tensor + "\" is " + shown(shard));
     const auto& file = shard.get_ref<const std::string&>();
     if (file.empty() || file == "." || file == ".." ||
         file.find_first_of(std::string_view("/\\\0", 3)) != file.npos)
       fail("The index names a file outside its folder",
-           "tensor \"" + tensor + "\" is said to lie in " + shard.dump());
+           "tensor \"" + tensor + "\" is said to lie in " + shown(shard));
     weight_map.emplace(tensor, file);
   }
   return weight_map;

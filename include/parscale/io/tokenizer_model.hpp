@@ -22,7 +22,7 @@ inline void check_bpe_options(const TokenizerJson& model) {
   if (model.find("type") != nullptr && model.text("type") != "BPE") model.refuse_type("BPE");
   const Json* dropout = model.find("dropout");
   if (dropout != nullptr && *dropout != 0.0)
-    model.refuse("uses dropout, which is not supported", dropout->dump());
+    model.refuse("uses dropout, which is not supported", shown(*dropout));
   for (const char* key : {"byte_fallback", "fuse_unk"}) {
     if (model.fields().flag_or(key, false))
       model.refuse("uses " + std::string(key) + ", which is not supported", "it is true");
@@ -74,7 +74,7 @@ inline std::pair<std::string_view, std::string_view> merge_parts(const Json& mer
     if (space != text.npos && text.find(' ', space + 1) == text.npos)
       return {text.substr(0, space), text.substr(space + 1)};
   }
-  model.refuse("has a merge that is neither \"a b\" nor [\"a\", \"b\"]", merge.dump());
+  model.refuse("has a merge that is neither \"a b\" nor [\"a\", \"b\"]", shown(merge));
 }
 
 inline std::int32_t id_for_merge(std::string_view spelling, const Vocabulary& vocabulary, const Json& merge,
@@ -82,7 +82,7 @@ inline std::int32_t id_for_merge(std::string_view spelling, const Vocabulary& vo
   const auto id = vocabulary.find(spelling);
   if (!id)
     model.refuse("has a merge with a token that its vocabulary lacks",
-                 "\"" + std::string(spelling) + "\", of the merge " + merge.dump());
+                 "\"" + std::string(spelling) + "\", of the merge " + shown(merge));
   return *id;
 }
 

@@ -100,7 +100,7 @@ inline TrainerState parse_trainer_state(const Json& json, const std::string& whe
         if (found == json.end())
           detail::fail_trainer_state(where, std::string("\"") + name + "\" is missing");
         if (!detail::assign(value, *found))
-          detail::fail_trainer_state(where, std::string("\"") + name + "\" has the value " + found->dump());
+          detail::fail_trainer_state(where, std::string("\"") + name + "\" has the value " + shown(*found));
       },
       state);
   for (const auto& item : json.items())
