@@ -130,6 +130,13 @@ TEST_CASE("A plain model converted to bfloat16 and small files is still the same
             .code == 0);
 }
 
+TEST_CASE("Every program says its version") {
+  const Scratch scratch;
+  for (const char* program : {"train", "generate", "evaluate", "convert", "tokenize", "compare"})
+    CHECK(run(scratch, program, {"--version"}).out ==
+          std::string("parscale-") + program + " " PARSCALE_VERSION "\n");
+}
+
 TEST_CASE("Impossible requests end with a clear message and the right exit code") {
   const Scratch scratch;
   struct Case {
@@ -181,7 +188,10 @@ TEST_CASE("The seed's commands run: a layer outside the model is dropped with a 
                                "training.max_length=16", "training.per_device_train_batch_size=1",
                                "training.gradient_accumulation_steps=1", "parscale.parscale_n_tokens=2"});
   REQUIRE(outcome.code == 0);
+  const auto warned = outcome.err.find("outside the model");
   CHECK(has(outcome.err, "28"));
+  REQUIRE(warned != std::string::npos);
+  CHECK(outcome.err.find("outside the model", warned + 1) == std::string::npos);
   const Json config = Json::parse(read_text(scratch / "out" / "config.json"));
   CHECK(config["parscale_cross_attn_layers"] == Json::array({0, 4, 8, 12, 16, 20, 24}));
 }
