@@ -14,7 +14,7 @@ std::string weights(const fs::path& folder) { return read_text(folder / "model.s
 std::vector<Json> metrics(const fs::path& folder) {
   std::vector<Json> lines;
   std::ifstream file(folder / "metrics.jsonl");
-  for (std::string line; std::getline(file, line);) lines.push_back(Json::parse(line));
+  for (std::string line; std::getline(file, line);) lines.push_back(parscale::io::parse_json(line, "output"));
   return lines;
 }
 

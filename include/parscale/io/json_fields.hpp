@@ -30,8 +30,8 @@ class JsonFields {
 
   /// Null when absent.
   const Json* find(const std::string& key) const {
-    const auto found = object_->find(key);
-    return found == object_->end() || found->is_null() ? nullptr : &*found;
+    const Json* found = object_->find(key);
+    return found == nullptr || found->is_null() ? nullptr : found;
   }
 
   /// A whole number in [least, most]; 4.0 is none.

@@ -37,7 +37,7 @@ inline void check_bpe_options(const TokenizerJson& model) {
 inline Vocabulary read_vocabulary(const TokenizerJson& model) {
   const TokenizerJson entries = model.object("vocab");
   Vocabulary vocabulary;
-  for (const auto& [spelling, id] : model.at("vocab").get_ref<const Json::object_t&>()) {
+  for (const auto& [spelling, id] : model.at("vocab").members()) {
     if (!id.is_number_integer()) entries.refuse("has an id that is not an integer", "\"" + spelling + "\"");
     vocabulary.add(spelling, id.get<std::int64_t>(), true, entries.where());
   }
@@ -65,11 +65,10 @@ inline std::array<std::int32_t, 256> read_byte_ids(const TokenizerJson& model, c
 /// A merge's two spellings, from "a b" or ["a", "b"].
 inline std::pair<std::string_view, std::string_view> merge_parts(const Json& merge,
                                                                  const TokenizerJson& model) {
-  using Text = const std::string&;
   if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string())
-    return {merge[0].get_ref<Text>(), merge[1].get_ref<Text>()};
+    return {merge[0].text(), merge[1].text()};
   if (merge.is_string()) {
-    const std::string_view text = merge.get_ref<Text>();
+    const std::string_view text = merge.text();
     const std::size_t space = text.find(' ');
     if (space != text.npos && text.find(' ', space + 1) == text.npos)
       return {text.substr(0, space), text.substr(space + 1)};
@@ -92,7 +91,7 @@ inline MergeTable read_merges(const TokenizerJson& model, const Vocabulary& voca
   std::int32_t rank = 0;
   for (const Json& merge : merges) {
     // A line of the merges.txt of old that some files still carry.
-    if (merge.is_string() && merge.get_ref<const std::string&>().starts_with("#version")) continue;
+    if (merge.is_string() && merge.text().starts_with("#version")) continue;
     const auto [left, right] = merge_parts(merge, model);
     const auto id = [&](std::string_view spelling) {
       return id_for_merge(spelling, vocabulary, merge, model);
