@@ -133,6 +133,11 @@ class Json {
     const auto found = place_of(name);
     return found == object_.end() ? nullptr : &found->second;
   }
+  template <class T>
+  T value(std::string_view name, T otherwise) const {
+    const Json* found = find(name);
+    return found == nullptr ? otherwise : found->get<T>();
+  }
   bool contains(std::string_view name) const { return find(name) != nullptr; }
   const Json& at(std::string_view name) const {
     const Json* found = find(name);
