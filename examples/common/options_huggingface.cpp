@@ -127,7 +127,7 @@ void set_warmup_ratio(Options& options, double ratio) {
 /// A note instead of silence when somebody expects a service to be told about the run.
 void set_report_to(Options& options, const io::Json& value) {
   const bool nobody =
-      value.is_null() || value == "none" || value == io::Json::array() || value == io::Json({"none"});
+      value.is_null() || value == "none" || value == io::Json::array() || value == io::Json::array({"none"});
   if (!nobody)
     options.notes.emplace_back(
         "training.report_to has no effect here: metrics.jsonl and loss.svg are always written, and nothing "
