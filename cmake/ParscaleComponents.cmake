@@ -3,6 +3,8 @@
 #   parscale::parscale   the headers and C++20
 #   parscale::cpu        the CPU backend: Eigen, threads, OpenBLAS when it is used
 #   parscale::text       tokenizer and text files: zlib, zstd, PCRE2, utf8proc
+#   parscale::mpi        ranks that speak MPI; those on threads and over TCP need the CPU component alone
+#   parscale::nccl       ranks with a GPU each: NCCL and the CUDA runtime
 
 include(cmake/ParscaleDependencies.cmake)
 set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON)  # a project that includes us links them from a directory above ours
@@ -37,6 +39,8 @@ endmacro()
 parscale_add_component(cpu Eigen3::Eigen Threads::Threads)
 parscale_add_component(text ZLIB::ZLIB PkgConfig::parscale_libzstd
                        PkgConfig::parscale_libpcre2-8 PkgConfig::parscale_libutf8proc)
+parscale_add_component(mpi Threads::Threads MPI::MPI_CXX)
+parscale_add_component(nccl Threads::Threads CUDA::cudart parscale_dependency::nccl)
 
 if(TARGET parscale_cpu AND PARSCALE_USE_BLAS)
   target_compile_definitions(parscale_cpu INTERFACE EIGEN_USE_BLAS PARSCALE_USE_BLAS)
@@ -48,7 +52,7 @@ endif()
 
 if(PARSCALE_BUILD_EXAMPLES OR PARSCALE_BUILD_TESTS OR PARSCALE_BUILD_BENCH)
   if(NOT TARGET parscale_cpu OR NOT TARGET parscale_text)
-    message(FATAL_ERROR "Programs, tests and benchmarks need every component. "
+    message(FATAL_ERROR "Programs, tests and benchmarks need the components cpu and text. "
                         "scripts/setup installs what is missing on Debian 12 and Ubuntu 24.04.")
   endif()
 endif()
