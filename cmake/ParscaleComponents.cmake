@@ -34,8 +34,8 @@ macro(parscale_add_component name)
   endif()
 endmacro()
 
-parscale_add_component(cpu Eigen3::Eigen Threads::Threads nlohmann_json::nlohmann_json)
-parscale_add_component(text nlohmann_json::nlohmann_json ZLIB::ZLIB PkgConfig::parscale_libzstd
+parscale_add_component(cpu Eigen3::Eigen Threads::Threads)
+parscale_add_component(text ZLIB::ZLIB PkgConfig::parscale_libzstd
                        PkgConfig::parscale_libpcre2-8 PkgConfig::parscale_libutf8proc)
 
 if(TARGET parscale_cpu AND PARSCALE_USE_BLAS)

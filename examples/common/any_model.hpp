@@ -58,8 +58,9 @@ class AnyModel {
   virtual void initialise(std::uint64_t seed) = 0;
   virtual AnyTensors tensors() = 0;
 
-  /// What training would take; nothing is allocated.
-  virtual MemoryPlan plan(const TrainerOptions& options) const = 0;
+  /// What training would take, with evaluations of that many rows between the steps (0: none); nothing is
+  /// allocated.
+  virtual MemoryPlan plan(const TrainerOptions& options, Index evaluation_rows) const = 0;
   /// Makes room for training. What follows is for a model that trains.
   virtual void train(const TrainerOptions& options) = 0;
   virtual Index trained() const = 0;

@@ -378,7 +378,7 @@ std::vector<ChartSeries> loss_series(const std::filesystem::path& metrics, const
   for (const io::Json& line : read_metrics(metrics)) {
     const double step = line["step"].get<double>();
     for (auto [key, series] : {std::pair{"loss", &training}, std::pair{"eval_loss", &evaluation}})
-      if (const auto found = line.find(key); found != line.end())
+      if (const io::Json* found = line.find(key))
         series->points.push_back(
             {step, found->is_number() ? found->get<double>() : std::numeric_limits<double>::quiet_NaN()});
   }

@@ -41,9 +41,14 @@ class CompiledModel final : public AnyModel {
                                  io::tensors_of(model_, &Owned::second)};
   }
 
-  MemoryPlan plan(const TrainerOptions& options) const override {
-    return memory_plan<Model>(shape(), {options.sequences, options.tokens, options.keep, false}, parameters(),
-                              model_.store().elements(options.trainable), model_.backend());
+  MemoryPlan plan(const TrainerOptions& options, Index evaluation_rows) const override {
+    MemoryPlan plan =
+        memory_plan<Model>(shape(), {options.sequences, options.tokens, options.keep, false}, parameters(),
+                           model_.store().elements(options.trainable), model_.backend());
+    if (evaluation_rows > 0)
+      plan.lines.push_back({"evaluation", Model::Memory::bytes(shape(), {evaluation_rows, options.tokens,
+                                                                         Keep::nothing, false})});
+    return plan;
   }
   void train(const TrainerOptions& options) override { trainer_.emplace(model_, options); }
   Index trained() const override { return model_.store().trained(); }

@@ -11,10 +11,6 @@
 #include <parscale/core/error.hpp>
 #include <string_view>
 
-#ifndef PARSCALE_VERSION
-#define PARSCALE_VERSION "0.1.0"
-#endif
-
 namespace parscale::program {
 namespace {
 

@@ -73,9 +73,14 @@ std::vector<std::string> unused_lines(const LoadReport& report) {
 void print_load_report(const LoadReport& report) {
   const auto filled = filled_lines(report), unused = unused_lines(report);
   if (!filled.empty())
-    print_note(fmt::format("not in the checkpoint, and filled:\n    {}", fmt::join(filled, "\n    ")));
+    print_note(
+        fmt::format("not in the checkpoint, and filled; training has yet to find their values:\n    {}",
+                    fmt::join(filled, "\n    ")));
   if (!unused.empty())
-    print_warning(fmt::format("in the checkpoint, and not used:\n    {}", fmt::join(unused, "\n    ")));
+    print_warning(fmt::format(
+        "in the checkpoint, and not used:\n    {}\n  try:   check that config.json belongs to these "
+        "weights: parscale_n, enable_cross_attn, tie_word_embeddings",
+        fmt::join(unused, "\n    ")));
 }
 
 }  // namespace parscale::program

@@ -23,15 +23,24 @@ std::vector<std::string_view> lines_of(std::string_view text) {
   return lines;
 }
 
+/// Null when the line is no JSON: the end of a file may be cut off.
+io::Json parse_line(std::string_view line) {
+  try {
+    return io::parse_json(line, "");
+  } catch (const InputError&) {
+    return nullptr;
+  }
+}
+
 bool is_measurement(const io::Json& object) {
-  return object.is_object() && object.contains("step") && object["step"].is_number_integer();
+  return object.contains("step") && object["step"].is_number_integer();
 }
 
 /// What of a file belongs to the steps up to `last`: whole lines only.
 std::string kept_lines(const std::string& content, Index last) {
   std::string kept;
   for (const std::string_view line : lines_of(content)) {
-    const io::Json object = io::Json::parse(line, nullptr, false);
+    const io::Json object = parse_line(line);
     if (is_measurement(object) && object["step"].get<Index>() <= last) kept += std::string(line) + "\n";
   }
   return kept;
@@ -81,7 +90,7 @@ MetricsFile::~MetricsFile() {
 }
 
 void MetricsFile::append(const io::Json& object) {
-  const std::string line = object.dump(-1, ' ', false, io::Json::error_handler_t::replace) + "\n";
+  const std::string line = object.dump() + "\n";
   std::string_view rest = line;
   while (!rest.empty()) {
     const ssize_t count = ::write(file_, rest.data(), rest.size());
@@ -96,7 +105,7 @@ std::vector<io::Json> read_metrics(const std::filesystem::path& path) {
   const auto lines = lines_of(content);
   std::vector<io::Json> out;
   for (std::size_t i = 0; i < lines.size(); ++i) {
-    io::Json object = io::Json::parse(lines[i], nullptr, false);
+    io::Json object = parse_line(lines[i]);
     const bool half_written = i + 1 == lines.size() && content.back() != '\n';
     if (is_measurement(object)) {
       out.push_back(std::move(object));

@@ -88,7 +88,7 @@ void set_scheduler_arguments(Options& options, const io::Json& arguments) {
   if (arguments.is_null()) return;
   const std::string key = "lr_scheduler_kwargs";
   if (!arguments.is_object()) refuse(options, key, "it must be a mapping", "write it as {min_lr: 1e-5}");
-  for (const auto& [name, value] : arguments.items()) {
+  for (const auto& [name, value] : arguments.members()) {
     const bool plain_default = (name == "warmup_type" && value == "linear") ||
                                (name == "decay_type" && value == "linear") ||
                                (name == "num_cycles" && value == 0.5);
@@ -127,7 +127,7 @@ void set_warmup_ratio(Options& options, double ratio) {
 /// A note instead of silence when somebody expects a service to be told about the run.
 void set_report_to(Options& options, const io::Json& value) {
   const bool nobody =
-      value.is_null() || value == "none" || value == io::Json::array() || value == io::Json({"none"});
+      value.is_null() || value == "none" || value == io::Json::array() || value == io::Json::array({"none"});
   if (!nobody)
     options.notes.emplace_back(
         "training.report_to has no effect here: metrics.jsonl and loss.svg are always written, and nothing "

@@ -6,17 +6,17 @@ namespace parscale::program {
 namespace {
 
 bool is_on(const io::Json& config, const char* name) {
-  const auto found = config.find(name);
-  return found != config.end() && found->is_boolean() && found->get<bool>();
+  const io::Json* found = config.find(name);
+  return found != nullptr && found->is_boolean() && found->get<bool>();
 }
 
 /// A given key replaces what the base says, any other only fills what the base leaves open.
 void lay_over(const Options& options, const Key& key, MergedConfig& merged) {
-  const auto own = merged.config.find(key.name);
+  const io::Json* own = merged.config.find(key.name);
   const bool given = options.is_given(key.full_name());
-  if (own != merged.config.end() && !given) return;
+  if (own != nullptr && !given) return;
   const io::Json value = to_json(parse_yaml(key.print(options), {.name = key.full_name()}));
-  if (own != merged.config.end() && *own != value)
+  if (own != nullptr && *own != value)
     merged.notes.push_back(key.full_name() + "=" + value.dump() + " replaces the model's own " + own->dump());
   merged.config[key.name] = value;
 }

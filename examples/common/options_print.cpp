@@ -83,7 +83,7 @@ std::string to_yaml(const Options& options, bool only_given) {
   // JSON is YAML, and keeps the types of values.
   if (options.model) {
     out += "model:\n";
-    for (const auto& [name, value] : options.model->items())
+    for (const auto& [name, value] : options.model->members())
       out += fmt::format("  {}: {}\n", print_text(name), value.dump());
   }
   return out;

@@ -256,7 +256,7 @@ io::Json to_json(const YamlNode& node) {
   if (node.kind == YamlNode::Kind::scalar) return node.quoted ? io::Json(node.text) : resolve_plain(node);
   const bool is_list = node.kind == YamlNode::Kind::sequence;
   io::Json out = is_list ? io::Json::array() : io::Json::object();
-  for (const YamlNode& item : node.items) (is_list ? out.emplace_back() : out[item.key]) = to_json(item);
+  for (const YamlNode& item : node.items) (is_list ? out.push_back(nullptr) : out[item.key]) = to_json(item);
   return out;
 }
 

@@ -34,21 +34,22 @@ void for_each_json_line(std::istream& in, std::ostream& out, F&& f) {
 /// {"text": "..."} -> {"ids": [...]}
 inline void encode_lines(const io::Tokenizer& tokenizer, std::istream& in, std::ostream& out) {
   for_each_json_line(in, out, [&](const io::Json& object) {
-    const auto text = object.is_object() ? object.find("text") : object.end();
-    if (text == object.end() || !text->is_string())
+    const io::Json* text = object.find("text");
+    if (text == nullptr || !text->is_string())
       throw InputError({.what = "A line has no text", .why = "it should be as {\"text\": \"It was\"}"});
-    return io::Json{{"ids", tokenizer.encode(text->get_ref<const std::string&>())}};
+    return io::Json{{"ids", tokenizer.encode(text->text())}};
   });
 }
 
 /// The ids of {"ids": [...]}. Throws InputError unless all are numbers of tokens.
 inline std::vector<std::int32_t> ids_of(const io::Json& object, const io::Tokenizer& tokenizer) {
-  const auto list = object.is_object() ? object.find("ids") : object.end();
-  if (list == object.end() || !list->is_array())
+  const io::Json* list = object.find("ids");
+  if (list == nullptr || !list->is_array())
     throw InputError({.what = "A line has no ids", .why = "it should be as {\"ids\": [5, 7, 9]}"});
   std::vector<std::int32_t> ids;
   for (const io::Json& id : *list) {
-    const bool fits = id.is_number_integer() && id >= 0 && id < tokenizer.size();
+    const bool fits =
+        id.is_number_unsigned() && id.get<std::uint64_t>() < static_cast<std::uint64_t>(tokenizer.size());
     if (!fits) throw InputError({.what = "There is no token of this id", .why = id.dump()});
     ids.push_back(id.get<std::int32_t>());
   }

@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include "common/console.hpp"
+
 namespace parscale::program {
 
 Checkpoints::Checkpoints(const TrainingOptions& options, Identity identity)
-    : options_(options), identity_(std::move(identity)) {}
+    : options_(options), lock_(options.output_dir), identity_(std::move(identity)) {}
 
 std::optional<Resumption> Checkpoints::find() const {
   const ResumeFrom& from = options_.resume_from_checkpoint;
@@ -55,10 +57,11 @@ std::filesystem::path Checkpoints::save(AnyModel& model, const io::TrainerState&
                                       .bytes = state_bytes(model),
                                       .keep = options_.save_total_limit.value_or(0),
                                       .metadata = identity_};
-  const auto path =
+  const auto saved =
       io::save_checkpoint(request, [&](io::CheckpointWriter& writer) { save_state(model, writer, state); });
+  if (!saved.warning.empty()) print_warning(saved.warning);
   last_save_ = std::chrono::steady_clock::now();
-  return path;
+  return saved.path;
 }
 
 std::optional<std::filesystem::path> Checkpoints::save_when_due(AnyModel& model,

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <parscale/io/directory_lock.hpp>
 #include <string>
 
 #include "common/model_files.hpp"
@@ -22,8 +23,10 @@ struct Resumption {
   std::vector<std::string> notes;
 };
 
+/// The output directory belongs to this object alone while it lives.
 class Checkpoints {
  public:
+  /// Throws ConfigurationError when another run is writing there.
   Checkpoints(const TrainingOptions& options, Identity identity);
 
   /// The checkpoint that the options ask to go on from; nothing for a run from the start. Throws StorageError
@@ -43,6 +46,7 @@ class Checkpoints {
   void check_identity(const io::GoodCheckpoint& checkpoint) const;
 
   TrainingOptions options_;
+  io::DirectoryLock lock_;
   Identity identity_;
   std::chrono::steady_clock::time_point last_save_ = std::chrono::steady_clock::now();
 };

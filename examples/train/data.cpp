@@ -73,6 +73,7 @@ std::vector<Batch> TrainingData::evaluation(Index rows) const {
 }
 
 std::string TrainingData::summary(Index rows) const {
+  dataset_->row(0);  // tokenises the first file, unless the cache has it: before that only names are known
   const io::DatasetReport report = dataset_->report();
   std::string text = fmt::format("{} file{}", report.files, report.files == 1 ? "" : "s");
   if (report.tokens > 0)

@@ -124,7 +124,9 @@ void print_text(const Run& run) {
 }
 
 void print_memory(const Run& run, std::uint64_t program) {
-  MemoryPlan plan = run.model->plan(run.trainer);
+  const TrainingOptions& t = run.options.training;
+  MemoryPlan plan = run.model->plan(
+      run.trainer, t.eval_strategy == Strategy::steps ? t.per_device_eval_batch_size : Index{0});
   plan.lines.push_back({"program and text", static_cast<std::size_t>(program)});
   std::string lines;
   for (const auto& line : plan.lines)

@@ -197,6 +197,9 @@ inline void check(const Architecture& arch, const Shape& shape) {
   if (!(shape.rope_theta > 0 && shape.rope_theta < 1e30))
     throw ConfigurationError(
         {.what = "rope_theta must be a positive number", .why = "it is " + std::to_string(shape.rope_theta)});
+  if (!(shape.initializer_range >= 0 && shape.initializer_range < 1e30))
+    throw ConfigurationError({.what = "initializer_range must be a finite number that is not negative",
+                              .why = "it is " + std::to_string(shape.initializer_range)});
   if (arch.cross_layers.rule != LayerSet::Rule::at_run_time) return;
   for (int layer : shape.cross_layers)
     if (layer < 0 || layer >= shape.layers)

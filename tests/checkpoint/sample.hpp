@@ -111,13 +111,14 @@ struct SaveOptions {
 inline fs::path save(const fs::path& parent, Index step, SaveOptions options = {}) {
   const Run run = run_at(step);
   const auto tensors = sources(run);
-  return io::save_checkpoint(
+  const auto saved = io::save_checkpoint(
       {.parent = parent,
        .name = {.step = step, .rolling = options.rolling},
        .bytes = options.say_size ? io::bytes_of(tensors) : 0,
        .keep = options.keep,
        .metadata = {{"host", "here"}}},
       [&](io::CheckpointWriter& writer) { io::write_training_state(writer, tensors, run.state); });
+  return saved.path;
 }
 
 inline Run load(const fs::path& checkpoint) {

@@ -55,6 +55,22 @@ TEST_CASE("A disk that fails at any call of a save leaves the previous checkpoin
   REQUIRE(fail_every_call(EIO, 1, any) >= 40);
 }
 
+TEST_CASE("An older checkpoint that cannot be deleted is no reason to stop: the new one is good") {
+  const TemporaryDirectory directory(fast_directory());
+  save(directory.path(), 1);
+  Index failed = 0;
+  const auto end = traced::run([&] { save(directory.path(), 2, {.keep = 1}); },
+                               [&](const traced::Call& call) -> traced::Fate {
+                                 const bool fails = call.kind() == CallKind::remove;
+                                 failed += fails ? 1 : 0;
+                                 return {.killed = false, .error = fails ? EIO : 0};
+                               });
+  if (!end || !traced::calls_can_fail) SKIP("calls of a child cannot be made to fail here");
+  REQUIRE(failed > 0);
+  REQUIRE(end->exit_code == 0);
+  REQUIRE(good_step(directory.path()) == 2);
+}
+
 TEST_CASE("Calls that a signal interrupts are made again") {
   const TemporaryDirectory directory(fast_directory());
   Index calls = 0;

@@ -161,6 +161,8 @@ TEST_CASE("Smoothing must lie between 0 and 1") {
   CHECK(contains(refused([](Shape& s) { s.smoothing = -0.01; }), "parscale_attn_smooth"));
   CHECK(contains(refused([](Shape& s) { s.smoothing = 1.01; }), "parscale_attn_smooth"));
   CHECK(contains(refused([](Shape& s) { s.smoothing = std::nan(""); }), "parscale_attn_smooth"));
+  for (double bad : {-0.02, std::nan(""), std::numeric_limits<double>::infinity()})
+    CHECK(contains(refused([bad](Shape& s) { s.initializer_range = bad; }), "initializer_range"));
 }
 
 TEST_CASE("The norms' epsilon must be a small number") {

@@ -30,7 +30,7 @@ TEST_CASE("JSON values of every type are parsed") {
 TEST_CASE("A JSON object keeps the order of the file") {
   const Json json = parse_json(R"({"z":1,"a":2,"m":3})", "f");
   std::string keys;
-  for (const auto& [key, value] : json.items()) keys += key;
+  for (const auto& [key, value] : json.members()) keys += key;
   CHECK(keys == "zam");
 }
 

@@ -342,7 +342,7 @@ TEST_CASE("A plain model is written as transformers' Qwen2") {
   CHECK(json["architectures"] == Json::array({"Qwen2ForCausalLM"}));
   CHECK(json["eos_token_id"] == Json::array({7, 9}));
   CHECK_FALSE(json.contains("bos_token_id"));
-  for (const auto& [key, value] : json.items()) CHECK(key.find("parscale") == key.npos);
+  for (const auto& [key, value] : json.members()) CHECK(key.find("parscale") == key.npos);
 }
 
 TEST_CASE("Every golden config.json is written with the same keys and values") {
@@ -355,7 +355,7 @@ TEST_CASE("Every golden config.json is written with the same keys and values") {
       CHECK(after["model_type"] == "qwen2");
       continue;
     }
-    for (const auto& [key, value] : before.items()) {
+    for (const auto& [key, value] : before.members()) {
       INFO(key);
       REQUIRE(after.contains(key));
       CHECK(after[key] == value);

@@ -97,7 +97,7 @@ TEST_CASE("The index of a written checkpoint says size and places") {
   const auto index = io::read_json(folder / "model.safetensors.index.json");
   CHECK(index["metadata"]["total_size"] == 84);
   CHECK(index["weight_map"].size() == 5);
-  for (const auto& [tensor, file] : index["weight_map"].items()) {
+  for (const auto& [tensor, file] : index["weight_map"].members()) {
     const io::SafetensorsFile shard(folder / file.get<std::string>());
     CHECK(shard.find(tensor) != nullptr);
     CHECK(shard.metadata().at("format") == "pt");

@@ -49,7 +49,7 @@ TEST_CASE("Loss and logits of ids equal the reference") {
           {model.string(), "--input-ids", (model / "expected.safetensors").string(), "--dump-logits",
            (scratch / "logits.safetensors").string(), "--dtype", "float64", "--json"});
   REQUIRE(outcome.code == 0);
-  const Json json = Json::parse(outcome.last_line());
+  const Json json = parscale::io::parse_json(outcome.last_line(), "output");
   const double loss = tensor<double>(model / "expected.safetensors", "loss").front();
   CHECK(std::abs(json["loss"].get<double>() - loss) < 1e-6);
   CHECK(std::abs(json["perplexity"].get<double>() - std::exp(loss)) < 1e-4);
@@ -87,7 +87,7 @@ TEST_CASE("A trained model generates text, and sampling is reproducible") {
                                 {(scratch / "model").string(), "--data", (scratch / "page.txt").string(),
                                  "--max-length", "32", "--json"});
   REQUIRE(evaluated.code == 0);
-  CHECK(Json::parse(evaluated.last_line())["tokens"].get<int>() > 1000);
+  CHECK(parscale::io::parse_json(evaluated.last_line(), "output")["tokens"].get<int>() > 1000);
 }
 
 TEST_CASE("Qwen2 becomes ParScale with what was added listed, keeps its weights, and refuses the way back") {
@@ -102,7 +102,8 @@ TEST_CASE("Qwen2 becomes ParScale with what was added listed, keeps its weights,
   CHECK(tensor<float>(scratch / "plain" / "model.safetensors", "model.embed_tokens.weight") ==
         tensor<float>(scratch / "parallel" / "model.safetensors", "model.embed_tokens.weight"));
   CHECK(fs::exists(scratch / "parallel" / "tokenizer.json"));
-  const Json config = Json::parse(read_text(scratch / "parallel" / "config.json"));
+  const Json config =
+      parscale::io::parse_json(read_text(scratch / "parallel" / "config.json"), "config.json");
   CHECK(config["parscale_n"] == 4);
   CHECK(config["parscale_cross_attn_layers"] == Json::array({1}));
 
@@ -123,11 +124,18 @@ TEST_CASE("A plain model converted to bfloat16 and small files is still the same
                "--max-shard-size", "100KB"})
               .code == 0);
   CHECK(fs::exists(scratch / "small" / "model.safetensors.index.json"));
-  const Json config = Json::parse(read_text(scratch / "small" / "config.json"));
+  const Json config = parscale::io::parse_json(read_text(scratch / "small" / "config.json"), "config.json");
   CHECK(config["model_type"] == "qwen2");
   CHECK(config["torch_dtype"] == "bfloat16");
   CHECK(run(scratch, "generate", {(scratch / "small").string(), "--prompt", "Anne", "--max-new-tokens", "3"})
             .code == 0);
+}
+
+TEST_CASE("Every program says its version") {
+  const Scratch scratch;
+  for (const char* program : {"train", "generate", "evaluate", "convert", "tokenize", "compare"})
+    CHECK(run(scratch, program, {"--version"}).out ==
+          std::string("parscale-") + program + " " PARSCALE_VERSION "\n");
 }
 
 TEST_CASE("Impossible requests end with a clear message and the right exit code") {
@@ -181,8 +189,11 @@ TEST_CASE("The seed's commands run: a layer outside the model is dropped with a 
                                "training.max_length=16", "training.per_device_train_batch_size=1",
                                "training.gradient_accumulation_steps=1", "parscale.parscale_n_tokens=2"});
   REQUIRE(outcome.code == 0);
+  const auto warned = outcome.err.find("outside the model");
   CHECK(has(outcome.err, "28"));
-  const Json config = Json::parse(read_text(scratch / "out" / "config.json"));
+  REQUIRE(warned != std::string::npos);
+  CHECK(outcome.err.find("outside the model", warned + 1) == std::string::npos);
+  const Json config = parscale::io::parse_json(read_text(scratch / "out" / "config.json"), "config.json");
   CHECK(config["parscale_cross_attn_layers"] == Json::array({0, 4, 8, 12, 16, 20, 24}));
 }
 

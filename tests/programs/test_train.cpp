@@ -14,7 +14,7 @@ std::string weights(const fs::path& folder) { return read_text(folder / "model.s
 std::vector<Json> metrics(const fs::path& folder) {
   std::vector<Json> lines;
   std::ifstream file(folder / "metrics.jsonl");
-  for (std::string line; std::getline(file, line);) lines.push_back(Json::parse(line));
+  for (std::string line; std::getline(file, line);) lines.push_back(parscale::io::parse_json(line, "output"));
   return lines;
 }
 
@@ -146,6 +146,31 @@ TEST_CASE("A checkpoint of a run with other options is refused") {
               std::vector<std::string>{"training.seed=43", "training.resume_from_checkpoint=true"});
   CHECK(other.code == 2);
   CHECK(has(other.err, "seed"));
+}
+
+TEST_CASE("Two runs never write into one folder; the lock goes with its holder, however it ends") {
+  const Scratch scratch;
+  const auto words = tiny_run(scratch, "shared") + std::vector<std::string>{"training.max_steps=2000"};
+  Started first(scratch, "train", words);
+  REQUIRE(first.wait_for("step  "));
+  const Outcome second = run(scratch, "train", words);
+  CHECK(second.code == 2);
+  CHECK(has(second.err, "Another program is writing into this directory"));
+  CHECK(has(second.err, "process "));
+  first.signal(SIGKILL);
+  first.wait();
+  CHECK(run(scratch, "train", tiny_run(scratch, "shared")).code == 0);
+}
+
+TEST_CASE("The training.yaml of a run repeats it") {
+  const Scratch scratch;
+  const std::string whole = uninterrupted(scratch, {"training.learning_rate=0.02", "parscale.parscale_n=4"});
+  const Outcome again = run(scratch, "train",
+                            {"--config", (scratch / "whole" / "training.yaml").string(),
+                             "training.output_dir=" + (scratch / "again").string()});
+  INFO(again.err);
+  REQUIRE(again.code == 0);
+  CHECK(weights(scratch / "again") == whole);
 }
 
 TEST_CASE("An earlier run's output is not written over by accident") {

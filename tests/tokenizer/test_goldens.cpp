@@ -29,6 +29,21 @@ std::string decode_streaming(const io::Tokenizer& tokenizer, const std::vector<s
   return text + decoder.flush();
 }
 
+/// Lays a change over a value (RFC 7396): members replace members, null removes one.
+void patch(Json& json, const Json& change) {
+  if (!change.is_object()) {
+    json = change;
+    return;
+  }
+  if (!json.is_object()) json = Json::object();
+  for (const auto& [name, value] : change.members()) {
+    if (value.is_null())
+      json.erase(name);
+    else
+      patch(json[name], value);
+  }
+}
+
 void check_decoded(const io::Tokenizer& tokenizer, const std::vector<std::int32_t>& ids,
                    const std::string& text, SpecialTokens special) {
   REQUIRE(tokenizer.decode(ids, special) == text);
@@ -73,8 +88,7 @@ TEST_CASE("Every variant of the pre-tokenizer, model and added tokens agrees wit
     std::ifstream lines(path);
     std::string first;
     std::getline(lines, first);
-    const auto tokenizer =
-        changed([&](Json& json) { json.merge_patch(io::parse_json(first, "patch")["patch"]); });
+    const auto tokenizer = changed([&](Json& json) { patch(json, io::parse_json(first, "patch")["patch"]); });
     CHECK(check_lines(tokenizer, lines) > 40);
   }
 }

@@ -10,6 +10,7 @@
 ///     }
 ///
 /// durable_directory  directories that appear, are replaced and vanish in one step
+/// directory_lock     two runs never write into one directory
 /// checkpoint_manifest, _verify, _find       what a checkpoint must hold; whether it does; which is newest
 /// checkpoint_writer, _retention, _save      writing one; which ones stay; both together
 /// checkpoint_tensors, training_state        what a training run puts inside

@@ -129,15 +129,16 @@ inline std::optional<Manifest> manifest_fields(const Json& json) {
     Manifest manifest;
     manifest.step = json.at("step").get<Index>();
     manifest.written = json.at("written").get<Index>();
-    for (const auto& [name, file] : json.at("files").items()) {
+    for (const auto& [name, file] : json.at("files").members()) {
       const auto digits = file.at("crc32").get<std::string>();
       const auto crc32 = static_cast<std::uint32_t>(std::stoul(digits, nullptr, 16));
       if (!is_plain_file_name(name) || digits != hex(crc32)) return {};
       manifest.files.push_back({name, {file.at("bytes").get<std::uint64_t>(), crc32}});
     }
-    manifest.metadata = json.at("metadata").get<std::map<std::string, std::string>>();
+    for (const auto& [name, value] : json.at("metadata").members())
+      manifest.metadata.emplace(name, value.text());
     return manifest;
-  } catch (const Json::exception&) {
+  } catch (const InputError&) {
   } catch (const std::logic_error&) {  // std::stoul
   }
   return {};
@@ -149,7 +150,7 @@ inline bool is_ours(const Json& json) {
 }
 
 inline ManifestReading read_sealed_manifest(const Json& json) {
-  const std::string version = json.contains("version") ? json["version"].dump() : "unknown";
+  const std::string version = json.contains("version") ? shown(json["version"]) : "unknown";
   if (version != std::to_string(manifest_version))
     return {.problem = ManifestProblem::unknown_version,
             .why = "it has version " + version + ", this program reads version " +

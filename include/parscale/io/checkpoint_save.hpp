@@ -65,22 +65,32 @@ inline void require_room(const CheckpointRequest& request) {
 
 }  // namespace detail
 
+/// What was saved, and what went wrong afterwards with the older ones: the new one is good all the same.
+struct SavedCheckpoint {
+  std::filesystem::path path;
+  std::string warning = {};  ///< empty when all is well
+};
+
 /// Saves one checkpoint: `fill(writer)` writes its files, then it is committed and older ones beyond `keep`
-/// go. Returns its path. Throws StorageError with how much room was needed and is available; the unfinished
+/// go. Throws StorageError with how much room was needed and is available; the unfinished
 /// directory is gone then, and the older checkpoints are untouched.
 template <class Fill>
-std::filesystem::path save_checkpoint(const CheckpointRequest& request, Fill&& fill) {
-  std::filesystem::path saved;
+SavedCheckpoint save_checkpoint(const CheckpointRequest& request, Fill&& fill) {
+  SavedCheckpoint saved;
   try {
     detail::create_durably(request.parent);
     detail::require_room(request);
     CheckpointWriter writer(request.parent, request.name);
     fill(writer);
-    saved = writer.commit(request.metadata);
+    saved.path = writer.commit(request.metadata);
   } catch (const StorageError& error) {
     throw detail::with_room(error.explanation(), request);
   }
-  remove_old_checkpoints(saved, request.name.rolling ? 1 : request.keep);
+  try {
+    remove_old_checkpoints(saved.path, request.name.rolling ? 1 : request.keep);
+  } catch (const StorageError& error) {
+    saved.warning = "an older checkpoint could not be deleted: " + std::string(error.what());
+  }
   return saved;
 }
 

@@ -80,7 +80,7 @@ inline bool begins_with_byte_order_mark(std::string_view text) { return text.sub
 /// The names of an object's fields, for an error.
 inline std::string fields_of(const Json& object) {
   std::string names;
-  for (const auto& [name, value] : object.items()) {
+  for (const auto& [name, value] : object.members()) {
     if (names.size() > 200) return names + ", ...";
     names += (names.empty() ? "" : ", ") + name;
   }
@@ -140,15 +140,15 @@ class DocumentReader {
     Json object = parse(line);
     if (!object.is_object())
       fail("A line of this file is no JSON object", std::string("it is of type ") + object.type_name());
-    const auto field = object.find(text_field_);
-    if (field == object.end())
+    const Json* field = object.find(text_field_);
+    if (field == nullptr)
       fail("A document lacks the field \"" + text_field_ + "\"",
            "its fields are " + detail::fields_of(object),
            "name the field that holds the text (training.text_field)");
     if (!field->is_string())
       fail("The field \"" + text_field_ + "\" holds no text",
            std::string("it is of type ") + field->type_name());
-    return std::move(field->get_ref<std::string&>());
+    return field->text();
   }
 
   Json parse(std::string_view line) const {

@@ -22,7 +22,7 @@ class JsonFields {
   JsonFields(const Json& object, std::string where) : object_(&object), where_(std::move(where)) {
     if (!object.is_object())
       throw InputError(
-          {.what = "A JSON object is needed here", .where = where_, .why = "it is " + text_of(object)});
+          {.what = "A JSON object is needed here", .where = where_, .why = "it is " + shown(object)});
   }
 
   const std::string& where() const { return where_; }
@@ -30,8 +30,8 @@ class JsonFields {
 
   /// Null when absent.
   const Json* find(const std::string& key) const {
-    const auto found = object_->find(key);
-    return found == object_->end() || found->is_null() ? nullptr : &*found;
+    const Json* found = object_->find(key);
+    return found == nullptr || found->is_null() ? nullptr : found;
   }
 
   /// A whole number in [least, most]; 4.0 is none.
@@ -79,7 +79,7 @@ class JsonFields {
   }
 
   [[noreturn]] void fail(const std::string& key, const std::string& wanted, const Json& value) const {
-    throw InputError({.what = key + " must be " + wanted, .where = where_, .why = "it is " + text_of(value)});
+    throw InputError({.what = key + " must be " + wanted, .where = where_, .why = "it is " + shown(value)});
   }
 
  private:
@@ -98,12 +98,6 @@ class JsonFields {
   }
   std::int32_t id(const std::string& key, const Json& value) const {
     return static_cast<std::int32_t>(whole(key, value, 0, std::numeric_limits<std::int32_t>::max()));
-  }
-
-  /// What stands there, shortened.
-  static std::string text_of(const Json& value) {
-    const std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);
-    return text.size() <= 80 ? text : text.substr(0, 80) + "...";
   }
 
   const Json* object_;

@@ -54,33 +54,27 @@ inline void warn(ModelConfig& config, const std::string& warning) {
     config.warnings.push_back(warning);
 }
 
-/// Replaces each form of "these layers cross" by an explicit list, ascending and without repetition.
-inline std::vector<int> listed_cross_layers(const ModelConfig& config) {
-  using Rule = LayerSet::Rule;
+/// Replaces each form of "these layers cross" by an explicit list, ascending and without repetition; warns of
+/// layers that the model does not have.
+inline void list_cross_layers(ModelConfig& config) {
   const LayerSet& set = config.architecture.cross_layers;
-  std::vector<int> layers = config.shape.cross_layers;
-  if (set.rule != Rule::at_run_time) {
-    layers.clear();
-    for (int i = 0; i < config.shape.layers; ++i) {
-      if (set.contains(i)) layers.push_back(i);
+  const int layers = static_cast<int>(config.shape.layers);
+  std::vector<bool> crosses(static_cast<std::size_t>(layers));
+  std::string outside;
+  if (set.rule == LayerSet::Rule::at_run_time) {
+    for (const int layer : config.shape.cross_layers) {
+      if (layer >= 0 && layer < layers)
+        crosses[static_cast<std::size_t>(layer)] = true;
+      else
+        outside += (outside.empty() ? "" : ", ") + std::to_string(layer);
     }
   }
-  std::sort(layers.begin(), layers.end());
-  layers.erase(std::unique(layers.begin(), layers.end()), layers.end());
-  return layers;
-}
-
-/// Removes layers that the model does not have, and says which.
-inline void drop_layers_outside(ModelConfig& config) {
-  std::string outside;
-  std::erase_if(config.shape.cross_layers, [&](int layer) {
-    const bool drop = layer < 0 || layer >= config.shape.layers;
-    if (drop) outside += (outside.empty() ? "" : ", ") + std::to_string(layer);
-    return drop;
-  });
-  if (outside.empty()) return;
-  warn(config, "parscale_cross_attn_layers names layers outside the model (layers 0 to " +
-                   std::to_string(config.shape.layers - 1) + "): " + outside + "; left out");
+  config.shape.cross_layers.clear();
+  for (int i = 0; i < layers; ++i)
+    if (crosses[static_cast<std::size_t>(i)] || set.contains(i)) config.shape.cross_layers.push_back(i);
+  if (!outside.empty())
+    warn(config, "parscale_cross_attn_layers names layers outside the model (layers 0 to " +
+                     std::to_string(layers - 1) + "): " + outside + "; left out");
 }
 
 /// Without prefix nothing tells the replicas apart, unless something else does. The replicas' own rotary does
@@ -110,8 +104,7 @@ inline ModelConfig canonical(ModelConfig config) {
         "enable_cross_attn with parscale_n = 1: one replica has nobody to attend to, this is plain Qwen2");
   if (arch.replicas == 1) shape.replica_embedding = false;
   if (arch.replicas > 1 && arch.cross_attention != CrossAttention::none) {
-    shape.cross_layers = detail::listed_cross_layers(config);
-    detail::drop_layers_outside(config);
+    detail::list_cross_layers(config);
     arch.cross_layers = LayerSet::at_run_time();
     if (shape.cross_layers.empty()) arch.cross_attention = CrossAttention::none;
   }

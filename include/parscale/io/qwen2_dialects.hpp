@@ -3,7 +3,6 @@
 #pragma once
 
 #include <optional>
-#include <set>
 #include <string>
 
 #include "json_fields.hpp"
@@ -23,7 +22,7 @@ inline void refuse_sliding_windows(const JsonFields& fields, Index layers) {
   if (const Json* types = fields.find("layer_types")) {
     if (!types->is_array()) fields.fail("layer_types", "a list", *types);
     for (const Json& type : *types) {
-      if (type != "full_attention") refuse(fields, "layer_types", "a layer is " + type.dump());
+      if (type != "full_attention") refuse(fields, "layer_types", "a layer is " + shown(type));
     }
   }
   const bool used = fields.flag_or("use_sliding_window", false);
@@ -56,7 +55,7 @@ inline std::optional<double> rope_theta_within(const JsonFields& fields, const s
   if (type != "default") refuse(fields, key, "its type is \"" + type + "\", only default is");
   if (rope.number_or("partial_rotary_factor", 1.0) != 1.0)
     refuse(fields, key, "partial_rotary_factor: only whole heads are rotated");
-  for (const auto& [name, entry] : value->items()) {
+  for (const auto& [name, entry] : value->members()) {
     if (entry.is_object()) refuse(fields, key, "it differs between layers: " + name);
   }
   if (rope.find("rope_theta") == nullptr) return std::nullopt;
@@ -65,15 +64,17 @@ inline std::optional<double> rope_theta_within(const JsonFields& fields, const s
 
 /// The rotary base, wherever it stands; 10000 when nowhere. Two places must agree.
 inline double rope_theta(const JsonFields& fields) {
-  std::set<double> bases;
-  if (fields.find("rope_theta") != nullptr) bases.insert(fields.number_or("rope_theta", 0.0));
-  for (const char* key : {"rope_parameters", "rope_scaling"}) {
-    if (const auto base = rope_theta_within(fields, key)) bases.insert(*base);
-  }
-  if (bases.size() > 1)
-    throw InputError(
-        {.what = "rope_theta stands in two places with different values", .where = fields.where()});
-  return bases.empty() ? 10000.0 : *bases.begin();
+  std::optional<double> base;
+  const auto agree = [&](double with) {
+    if (base.value_or(with) != with)
+      throw InputError(
+          {.what = "rope_theta stands in two places with different values", .where = fields.where()});
+    base = with;
+  };
+  if (fields.find("rope_theta") != nullptr) agree(fields.number_or("rope_theta", 0.0));
+  for (const char* key : {"rope_parameters", "rope_scaling"})
+    if (const auto within = rope_theta_within(fields, key)) agree(*within);
+  return base.value_or(10000.0);
 }
 
 /// `dtype`, or `torch_dtype` in older files, without the prefix "torch.".

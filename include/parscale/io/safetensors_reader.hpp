@@ -35,7 +35,7 @@ class SafetensorsHeader {
       : bytes_(bytes), file_(std::move(file)) {
     const Json header = parse_json(header_text(), file_ + " (header)");
     if (!header.is_object()) fail("The safetensors header is not a JSON object", "it is " + type_of(header));
-    for (const auto& [name, value] : header.items()) {
+    for (const auto& [name, value] : header.members()) {
       if (name == "__metadata__") {
         read_metadata(value);
       } else {
@@ -70,10 +70,10 @@ class SafetensorsHeader {
 
   void read_metadata(const Json& value) {
     if (!value.is_object()) fail("__metadata__ is not a JSON object", "it is " + type_of(value));
-    for (const auto& [key, text] : value.items()) {
+    for (const auto& [key, text] : value.members()) {
       if (!text.is_string())
         fail("__metadata__ holds something other than text", "\"" + key + "\" is " + type_of(text));
-      metadata.emplace(key, text.get<std::string>());
+      metadata.emplace(key, text.text());
     }
   }
 
@@ -98,15 +98,15 @@ class SafetensorsHeader {
   }
 
   const Json& field(const std::string& name, const Json& value, const char* key) const {
-    const auto found = value.find(key);
-    if (found == value.end())
+    const Json* found = value.find(key);
+    if (found == nullptr)
       fail_tensor(name, std::string("A tensor has no ") + key, "the header lacks this field");
     return *found;
   }
 
   Dtype dtype(const std::string& name, const Json& value) const {
     if (!value.is_string()) fail_tensor(name, "A tensor's dtype is not text", "it is " + type_of(value));
-    const auto& text = value.get_ref<const std::string&>();
+    const auto& text = value.text();
     const auto dtype = dtype_named(text);
     if (!dtype) fail_tensor(name, "A tensor has an unknown dtype", "\"" + text + "\"");
     return *dtype;
@@ -121,7 +121,7 @@ class SafetensorsHeader {
   std::uint64_t whole_number(const std::string& name, const char* key, const Json& value) const {
     if (!value.is_number_unsigned())
       fail_tensor(name, std::string(key) + " holds something other than a whole number from 0 up",
-                  value.dump());
+                  shown(value));
     return value.get<std::uint64_t>();
   }
 

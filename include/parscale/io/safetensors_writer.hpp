@@ -46,8 +46,8 @@ inline void check_names(const std::vector<TensorSpec>& specs) {
 inline std::string safetensors_header(const std::vector<TensorSpec>& specs,
                                       const std::map<std::string, std::string>& metadata) {
   Json header = Json::object();
-  auto& entries = header.get_ref<Json::object_t&>();  // appending directly avoids a search for every name
-  if (!metadata.empty()) entries.push_back({"__metadata__", Json(metadata)});
+  auto& entries = header.members();  // appending directly avoids a search for every name
+  if (!metadata.empty()) entries.emplace_back("__metadata__", metadata);
   std::uint64_t begin = 0;
   for (const TensorSpec& spec : specs) {
     const std::uint64_t end = begin + checked_bytes(spec);
@@ -60,7 +60,7 @@ inline std::string safetensors_header(const std::vector<TensorSpec>& specs,
     entry["dtype"] = name_of(spec.dtype);
     entry["shape"] = spec.shape;
     entry["data_offsets"] = {begin, end};
-    entries.push_back({spec.name, std::move(entry)});
+    entries.emplace_back(spec.name, std::move(entry));
     begin = end;
   }
   std::string text = to_text(header);

@@ -34,14 +34,14 @@ inline std::map<std::string, std::string> read_weight_map(const std::filesystem:
     fail("The index of a sharded checkpoint has no weight_map",
          "it must be an object of tensor and file names");
   std::map<std::string, std::string> weight_map;
-  for (const auto& [tensor, shard] : json["weight_map"].items()) {
+  for (const auto& [tensor, shard] : json["weight_map"].members()) {
     if (!shard.is_string())
-      fail("The index names no file for a tensor", "\"" + tensor + "\" is " + shard.dump());
-    const auto& file = shard.get_ref<const std::string&>();
+      fail("The index names no file for a tensor", "\"" + tensor + "\" is " + shown(shard));
+    const auto& file = shard.text();
     if (file.empty() || file == "." || file == ".." ||
         file.find_first_of(std::string_view("/\\\0", 3)) != file.npos)
       fail("The index names a file outside its folder",
-           "tensor \"" + tensor + "\" is said to lie in " + shard.dump());
+           "tensor \"" + tensor + "\" is said to lie in " + shown(shard));
     weight_map.emplace(tensor, file);
   }
   return weight_map;
@@ -83,42 +83,37 @@ class TensorFiles {
 
   /// Null when the checkpoint has no such tensor.
   const TensorInfo* find(std::string_view name) const {
-    const auto found = by_name_.find(name);
-    return found == by_name_.end() ? nullptr : found->second.info;
+    const auto found = file_of_.find(name);
+    return found == file_of_.end() ? nullptr : files_[found->second].find(name);
   }
 
   /// A whole tensor, converted. Throws InputError when there is none of this name, and as
   /// SafetensorsFile::read().
   template <TensorNumber T>
   void read(std::string_view name, std::span<T> out) const {
-    const Entry& entry = at(name);
-    entry.file->read(*entry.info, out);
+    const SafetensorsFile& file = file_with(name);
+    file.read(*file.find(name), out);
   }
 
   /// The `out.size()` elements from `first` on.
   template <TensorNumber T>
   void read_part(std::string_view name, std::size_t first, std::span<T> out) const {
-    const Entry& entry = at(name);
-    entry.file->read_part(*entry.info, first, out);
+    const SafetensorsFile& file = file_with(name);
+    file.read_part(*file.find(name), first, out);
   }
 
   /// File and tensor, for messages.
   std::string where(std::string_view name) const {
-    const Entry& entry = at(name);
-    return entry.file->where(*entry.info);
+    const SafetensorsFile& file = file_with(name);
+    return file.where(*file.find(name));
   }
 
  private:
-  struct Entry {
-    const SafetensorsFile* file;
-    const TensorInfo* info;
-  };
-
   void open_single(const std::filesystem::path& path) { add(path); }
 
   void open_sharded(const std::filesystem::path& index) {
     const auto weight_map = detail::read_weight_map(index);
-    std::set<std::string> shards;
+    std::set<std::string, std::less<>> shards;
     for (const auto& [tensor, shard] : weight_map) shards.insert(shard);
     for (const std::string& shard : shards) check_shard(add(index.parent_path() / shard), weight_map, shard);
     for (const auto& [tensor, shard] : weight_map) {
@@ -141,16 +136,16 @@ class TensorFiles {
 
   const SafetensorsFile& add(const std::filesystem::path& path) {
     const SafetensorsFile& file = files_.emplace_back(path);
-    for (const TensorInfo& info : file.tensors()) by_name_.emplace(info.name, Entry{&file, &info});
+    for (const TensorInfo& info : file.tensors()) file_of_.emplace(info.name, files_.size() - 1);
     return file;
   }
 
-  const Entry& at(std::string_view name) const {
-    const auto found = by_name_.find(name);
-    if (found == by_name_.end())
+  const SafetensorsFile& file_with(std::string_view name) const {
+    const auto found = file_of_.find(name);
+    if (found == file_of_.end())
       throw InputError(
           {.what = "The checkpoint has no tensor \"" + std::string(name) + "\"", .where = path_.string()});
-    return found->second;
+    return files_[found->second];
   }
 
   [[noreturn]] static void fail_missing(const std::filesystem::path& index, const std::string& tensor,
@@ -171,8 +166,8 @@ class TensorFiles {
   }
 
   std::filesystem::path path_;
-  std::deque<SafetensorsFile> files_ = {};  // a deque: the entries point to its elements
-  std::map<std::string, Entry, std::less<>> by_name_ = {};
+  std::deque<SafetensorsFile> files_ = {};
+  std::map<std::string, std::size_t, std::less<>> file_of_ = {};  // the place of a tensor's file among them
 };
 
 }  // namespace parscale::io

@@ -22,7 +22,7 @@ inline void check_bpe_options(const TokenizerJson& model) {
   if (model.find("type") != nullptr && model.text("type") != "BPE") model.refuse_type("BPE");
   const Json* dropout = model.find("dropout");
   if (dropout != nullptr && *dropout != 0.0)
-    model.refuse("uses dropout, which is not supported", dropout->dump());
+    model.refuse("uses dropout, which is not supported", shown(*dropout));
   for (const char* key : {"byte_fallback", "fuse_unk"}) {
     if (model.fields().flag_or(key, false))
       model.refuse("uses " + std::string(key) + ", which is not supported", "it is true");
@@ -37,7 +37,7 @@ inline void check_bpe_options(const TokenizerJson& model) {
 inline Vocabulary read_vocabulary(const TokenizerJson& model) {
   const TokenizerJson entries = model.object("vocab");
   Vocabulary vocabulary;
-  for (const auto& [spelling, id] : model.at("vocab").get_ref<const Json::object_t&>()) {
+  for (const auto& [spelling, id] : model.at("vocab").members()) {
     if (!id.is_number_integer()) entries.refuse("has an id that is not an integer", "\"" + spelling + "\"");
     vocabulary.add(spelling, id.get<std::int64_t>(), true, entries.where());
   }
@@ -65,16 +65,15 @@ inline std::array<std::int32_t, 256> read_byte_ids(const TokenizerJson& model, c
 /// A merge's two spellings, from "a b" or ["a", "b"].
 inline std::pair<std::string_view, std::string_view> merge_parts(const Json& merge,
                                                                  const TokenizerJson& model) {
-  using Text = const std::string&;
   if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string())
-    return {merge[0].get_ref<Text>(), merge[1].get_ref<Text>()};
+    return {merge[0].text(), merge[1].text()};
   if (merge.is_string()) {
-    const std::string_view text = merge.get_ref<Text>();
+    const std::string_view text = merge.text();
     const std::size_t space = text.find(' ');
     if (space != text.npos && text.find(' ', space + 1) == text.npos)
       return {text.substr(0, space), text.substr(space + 1)};
   }
-  model.refuse("has a merge that is neither \"a b\" nor [\"a\", \"b\"]", merge.dump());
+  model.refuse("has a merge that is neither \"a b\" nor [\"a\", \"b\"]", shown(merge));
 }
 
 inline std::int32_t id_for_merge(std::string_view spelling, const Vocabulary& vocabulary, const Json& merge,
@@ -82,7 +81,7 @@ inline std::int32_t id_for_merge(std::string_view spelling, const Vocabulary& vo
   const auto id = vocabulary.find(spelling);
   if (!id)
     model.refuse("has a merge with a token that its vocabulary lacks",
-                 "\"" + std::string(spelling) + "\", of the merge " + merge.dump());
+                 "\"" + std::string(spelling) + "\", of the merge " + shown(merge));
   return *id;
 }
 
@@ -92,7 +91,7 @@ inline MergeTable read_merges(const TokenizerJson& model, const Vocabulary& voca
   std::int32_t rank = 0;
   for (const Json& merge : merges) {
     // A line of the merges.txt of old that some files still carry.
-    if (merge.is_string() && merge.get_ref<const std::string&>().starts_with("#version")) continue;
+    if (merge.is_string() && merge.text().starts_with("#version")) continue;
     const auto [left, right] = merge_parts(merge, model);
     const auto id = [&](std::string_view spelling) {
       return id_for_merge(spelling, vocabulary, merge, model);

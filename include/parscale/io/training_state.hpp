@@ -50,9 +50,8 @@ void each_field(auto&& field, auto& state) {
 
 /// Strict: a count is a whole number from 0 up, text is text, seconds are a number.
 inline bool assign(std::uint64_t& out, const Json& value) {
-  const bool whole = value.is_number_unsigned() || (value.is_number_integer() && value.get<Index>() >= 0);
-  if (whole) out = value.get<std::uint64_t>();
-  return whole;
+  if (value.is_number_unsigned()) out = value.get<std::uint64_t>();
+  return value.is_number_unsigned();
 }
 inline bool assign(Index& out, const Json& value) {
   std::uint64_t count = 0;
@@ -96,16 +95,15 @@ inline TrainerState parse_trainer_state(const Json& json, const std::string& whe
   detail::each_field(
       [&](const char* name, auto& value) {
         known.insert(name);
-        const auto found = json.find(name);
-        if (found == json.end())
-          detail::fail_trainer_state(where, std::string("\"") + name + "\" is missing");
+        const Json* found = json.find(name);
+        if (found == nullptr) detail::fail_trainer_state(where, std::string("\"") + name + "\" is missing");
         if (!detail::assign(value, *found))
-          detail::fail_trainer_state(where, std::string("\"") + name + "\" has the value " + found->dump());
+          detail::fail_trainer_state(where, std::string("\"") + name + "\" has the value " + shown(*found));
       },
       state);
-  for (const auto& item : json.items())
-    if (known.count(item.key()) == 0)
-      detail::fail_trainer_state(where, "\"" + item.key() + "\" is unknown to this version");
+  for (const auto& [name, value] : json.members())
+    if (known.count(name) == 0)
+      detail::fail_trainer_state(where, "\"" + name + "\" is unknown to this version");
   return state;
 }
 

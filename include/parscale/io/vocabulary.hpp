@@ -33,7 +33,7 @@ class Vocabulary {
       refuse("Two tokens have the same id", spelling, id, "so does \"" + by_id_[index]->spelling + "\"",
              where);
     auto bytes = spelt_bytes(spelling);
-    tokens_.push_back({spelling, bytes ? std::move(*bytes) : spelling, mergeable});
+    tokens_.push_back({spelling, bytes ? *bytes : spelling, mergeable});
     by_id_[index] = &tokens_.back();
     if (!ids_.emplace(tokens_.back().spelling, static_cast<std::int32_t>(id)).second)
       refuse("A token is listed twice", spelling, id, "", where);

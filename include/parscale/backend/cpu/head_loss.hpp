@@ -37,9 +37,10 @@ template <class T>
 double head_loss(Threads& threads, Scratch& scratch, Scratch& panels, const op::HeadLoss<T, T>& a) {
   const Index rows = a.x.rows(), hidden = a.x.cols(), vocabulary = a.weight.rows();
   const Index chunk = head_loss_rows<T>(vocabulary, std::min(a.chunk, std::max<Index>(rows, 1)));
-  T* memory = scratch.take<T>(chunk * vocabulary + chunk * static_cast<Index>(sizeof(double) / sizeof(T)));
+  const Index loss_words = chunk * static_cast<Index>(sizeof(double)) / static_cast<Index>(sizeof(T));
+  T* memory = scratch.take<T>(chunk * vocabulary + loss_words);
   double* losses = reinterpret_cast<double*>(memory);
-  T* logits_memory = memory + chunk * static_cast<Index>(sizeof(double) / sizeof(T));
+  T* logits_memory = memory + loss_words;
   const T d_scale = a.d_x || a.d_weight ? static_cast<T>(a.scale) : T(0);
   double loss = 0;
   for (Index first = 0; first < rows; first += chunk) {

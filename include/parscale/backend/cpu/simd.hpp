@@ -18,7 +18,7 @@ inline constexpr int simd_bytes = 16, simd_registers = 16;
 
 template <class T>
 struct Simd {
-  typedef T Vector __attribute__((vector_size(simd_bytes)));
+  using Vector [[gnu::vector_size(simd_bytes)]] = T;
   static constexpr int width = simd_bytes / static_cast<int>(sizeof(T)), registers = simd_registers;
 
   // One vector at a time: larger copies would keep arrays of vectors in memory.

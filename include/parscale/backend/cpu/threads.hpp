@@ -6,6 +6,7 @@
 #include <exception>
 #include <mutex>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -47,20 +48,10 @@ class Threads {
   /// when all are done; an exception of a task is thrown here.
   template <class F>
   void run(Index tasks, F&& f) {
-    if (workers_.empty() || tasks <= 1) {
-      for (Index task = 0; task < tasks; ++task) f(task, 0);
-      return;
-    }
-    job_ = {.function = [](void* body, Index task, int thread) { (*static_cast<F*>(body))(task, thread); },
-            .body = const_cast<void*>(static_cast<const void*>(&f)),
-            .tasks = tasks};
-    next_ = 0;
-    open_ = true;
-    call();
-    take_tasks(0);
-    open_ = false;
-    while (active_ > 0) pause();  // those that joined; a thread that wakes too late finds the gate closed
-    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+    run({.function = [](void* body, Index task,
+                        int thread) { (*static_cast<std::remove_reference_t<F>*>(body))(task, thread); },
+         .body = const_cast<void*>(static_cast<const void*>(&f)),
+         .tasks = tasks});
   }
 
   /// f(begin, end) for [0, count) in chunks of `grain`.
@@ -78,6 +69,22 @@ class Threads {
     void* body;
     Index tasks;
   };
+
+  /// No template, so that a loop's body is compiled once, and not again for the path of one thread.
+  void run(const Job& job) {
+    if (workers_.empty() || job.tasks <= 1) {
+      for (Index task = 0; task < job.tasks; ++task) job.function(job.body, task, 0);
+      return;
+    }
+    job_ = job;
+    next_ = 0;
+    open_ = true;
+    call();
+    take_tasks(0);
+    open_ = false;
+    while (active_ > 0) pause();  // those that joined; a thread that wakes too late finds the gate closed
+    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+  }
 
   static void pause() {
 #if defined(__x86_64__)

@@ -1,6 +1,7 @@
 /// Loops over one row of numbers, written so that compilers vectorise them, with sums in a fixed order.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -45,7 +46,7 @@ void add_scaled(T* y, const T* x, T scale, Index n) {
 template <class T>
 T max_of(const T* x, Index n) {
   T part[lanes];
-  for (int j = 0; j < lanes; ++j) part[j] = x[0];
+  std::fill_n(part, lanes, x[0]);
   Index i = 0;
   for (; i + lanes <= n; i += lanes)
     for (int j = 0; j < lanes; ++j) part[j] = x[i + j] > part[j] ? x[i + j] : part[j];
