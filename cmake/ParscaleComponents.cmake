@@ -2,6 +2,7 @@
 #
 #   parscale::parscale   the headers and C++20
 #   parscale::cpu        the CPU backend: Eigen, threads, OpenBLAS when it is used
+#   parscale::cuda       the CUDA backend: the CUDA runtime, cuBLASLt
 #   parscale::text       tokenizer and text files: zlib, zstd, PCRE2, utf8proc
 
 include(cmake/ParscaleDependencies.cmake)
@@ -35,6 +36,7 @@ macro(parscale_add_component name)
 endmacro()
 
 parscale_add_component(cpu Eigen3::Eigen Threads::Threads)
+parscale_add_component(cuda CUDA::cudart CUDA::cublasLt)
 parscale_add_component(text ZLIB::ZLIB PkgConfig::parscale_libzstd
                        PkgConfig::parscale_libpcre2-8 PkgConfig::parscale_libutf8proc)
 

@@ -37,7 +37,8 @@ class CompiledModel final : public AnyModel {
   void initialise(std::uint64_t seed) override { model_.initialise(seed); }
   AnyTensors tensors() override {
     using Owned = OwnedBy<B>;
-    return ModelTensors<Wide<B>>{io::tensors_of(model_, &Owned::weight), io::tensors_of(model_, &Owned::first),
+    return ModelTensors<Wide<B>>{io::tensors_of(model_, &Owned::weight),
+                                 io::tensors_of(model_, &Owned::first),
                                  io::tensors_of(model_, &Owned::second)};
   }
 

@@ -21,7 +21,8 @@ std::unique_ptr<AnyModel> open_on_gpu(const Shape& shape, const Placement& at) {
   const CudaOptions options{.device = at.gpu.value_or(0), .tf32 = at.compute == Compute::tf32};
   if (at.compute == Compute::bfloat16)
     return std::make_unique<CompiledModel<arch, Cuda>>(shape, at.compute, Cuda(options));
-  return std::make_unique<CompiledModel<arch, CudaBackend<float>>>(shape, at.compute, CudaBackend<float>(options));
+  return std::make_unique<CompiledModel<arch, CudaBackend<float>>>(shape, at.compute,
+                                                                   CudaBackend<float>(options));
 }
 
 }  // namespace parscale::program
