@@ -1,7 +1,8 @@
-# The architectures that the programs are compiled for: one source file each, so that a build runs them side by side.
+# The architectures that the programs are compiled for: a source file each and backend, so that a build runs them side by
+# side.
 #
 #   parscale_generate_architectures(sources              variable that receives the generated files
-#     TEMPLATE     architecture.cpp.in                    becomes architecture_d64_p4_expanded.cpp, ...
+#     TEMPLATES    architecture_on_cpu.cpp.in ...         become architecture_on_cpu_d64_p4_expanded.cpp, ...
 #     SET_TEMPLATE compiled_set.hpp.in                    becomes compiled_set.hpp, which lists them all
 #     DECLARATION  "extern Program make_@ARCHITECTURE_NAME@();\n"    per architecture, joined: @DECLARATIONS@
 #     ENTRY        "{@HEAD_DIM@, @REPLICAS@, ...},\n"                per architecture, joined: @ENTRIES@
@@ -31,7 +32,7 @@ function(parscale_check_compiled_set)
 endfunction()
 
 function(parscale_generate_architectures result)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "TEMPLATE;SET_TEMPLATE;DECLARATION;ENTRY;DIRECTORY" "")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "SET_TEMPLATE;DECLARATION;ENTRY;DIRECTORY" "TEMPLATES")
   parscale_check_compiled_set()
   set(sources "")
   set(DECLARATIONS "")
@@ -44,9 +45,12 @@ function(parscale_generate_architectures result)
       endif()
       foreach(KIND IN LISTS kinds)
         set(ARCHITECTURE_NAME d${HEAD_DIM}_p${REPLICAS}_${KIND})
-        set(source ${arg_DIRECTORY}/architecture_${ARCHITECTURE_NAME}.cpp)
-        configure_file(${arg_TEMPLATE} ${source} @ONLY)
-        list(APPEND sources ${source})
+        foreach(template IN LISTS arg_TEMPLATES)
+          cmake_path(GET template STEM stem)
+          set(source ${arg_DIRECTORY}/${stem}_${ARCHITECTURE_NAME}.cpp)
+          configure_file(${template} ${source} @ONLY)
+          list(APPEND sources ${source})
+        endforeach()
         string(CONFIGURE "${arg_DECLARATION}" declaration @ONLY)
         string(APPEND DECLARATIONS "${declaration}")
         string(CONFIGURE "${arg_ENTRY}" entry @ONLY)

@@ -2,6 +2,7 @@
 #
 #   parscale::parscale   the headers and C++20
 #   parscale::cpu        the CPU backend: Eigen, threads, OpenBLAS when it is used
+#   parscale::cuda       the CUDA backend: the CUDA runtime, cuBLASLt
 #   parscale::text       tokenizer and text files: zlib, zstd, PCRE2, utf8proc
 #   parscale::mpi        ranks that speak MPI; those on threads and over TCP need the CPU component alone
 #   parscale::nccl       ranks with a GPU each: NCCL and the CUDA runtime
@@ -37,6 +38,7 @@ macro(parscale_add_component name)
 endmacro()
 
 parscale_add_component(cpu Eigen3::Eigen Threads::Threads)
+parscale_add_component(cuda CUDA::cudart CUDA::cublasLt)
 parscale_add_component(text ZLIB::ZLIB PkgConfig::parscale_libzstd
                        PkgConfig::parscale_libpcre2-8 PkgConfig::parscale_libutf8proc)
 parscale_add_component(mpi Threads::Threads MPI::MPI_CXX)

@@ -15,8 +15,22 @@
 
 namespace parscale::program {
 
-/// Computing type of a model on the CPU.
-enum class Compute { float32, float64 };
+/// Computing type of a model. bfloat16 and tf32 need a GPU, float64 a CPU; sums are float32 at least in all.
+enum class Compute { float32, float64, bfloat16, tf32 };
+
+/// Where a model computes, and in which type.
+struct Placement {
+  Compute compute = Compute::float32;
+  int threads = 0;              ///< on the CPU; 0: one a core
+  std::optional<int> gpu = {};  ///< number of the GPU; none: the CPU
+};
+
+/// The device of a model, for people and for plans.
+struct DeviceReport {
+  std::string name;                    ///< "2 threads", "NVIDIA H100 80GB HBM3"
+  std::size_t memory = 0, in_use = 0;  ///< bytes of a GPU; 0 on the CPU, whose memory is the program's
+  double peak_flops = 0;               ///< of products in the model's type, a second; 0 where not known
+};
 
 /// A model's tensors on their way to or from files, in the model's own precision.
 template <class T>
@@ -34,7 +48,7 @@ class AnyModel {
 
   virtual const Shape& shape() const = 0;
   virtual Compute compute() const = 0;
-  virtual int threads() const = 0;
+  virtual DeviceReport device() const = 0;
   virtual Index parameters() const = 0;
 
   virtual std::vector<double> logits(const Batch& batch) = 0;  ///< [B,S,V]
@@ -56,6 +70,6 @@ class AnyModel {
 };
 
 /// What every entry of the compiled set does: a model of this shape, its weights not yet filled.
-using OpenCompiled = std::unique_ptr<AnyModel>(const Shape&, Compute, int threads);
+using OpenCompiled = std::unique_ptr<AnyModel>(const Shape&, const Placement&);
 
 }  // namespace parscale::program

@@ -1,29 +1,28 @@
-/// AnyModel for one architecture: forwards to the model and its trainer. Instantiated once per architecture
-/// and precision, each in a translation unit of its own (architecture.cpp.in).
+/// AnyModel for one architecture on one backend: forwards to the model and its trainer. Instantiated once per
+/// architecture and backend, in translation units of their own (architecture_on_*.cpp.in).
 #pragma once
 
-#include <parscale/backend/cpu/cpu.hpp>
 #include <parscale/causal_lm.hpp>
 
 #include "any_model.hpp"
 
-// The kernels are compiled once for all architectures, in cpu_kernels.cpp.
-extern template class parscale::Cpu<float>;
-extern template class parscale::Cpu<double>;
-
 namespace parscale::program {
 
-template <Architecture arch, class T>
+/// What a backend tells of its device; a backend's own header adds its overload.
+template <class B>
+DeviceReport device_report(const B& on, Compute compute);
+
+template <Architecture arch, class B>
 class CompiledModel final : public AnyModel {
-  using Model = CausalLM<arch, Cpu<T>>;
+  using Model = CausalLM<arch, B>;
 
  public:
-  CompiledModel(const Shape& shape, int threads)
-      : model_(shape, Uninitialised{}, Cpu<T>(CpuOptions{.threads = threads})) {}
+  CompiledModel(const Shape& shape, Compute compute, B on)
+      : model_(shape, Uninitialised{}, std::move(on)), compute_(compute) {}
 
   const Shape& shape() const override { return model_.shape(); }
-  Compute compute() const override { return std::is_same_v<T, float> ? Compute::float32 : Compute::float64; }
-  int threads() const override { return model_.backend().threads(); }
+  Compute compute() const override { return compute_; }
+  DeviceReport device() const override { return device_report(model_.backend(), compute_); }
   Index parameters() const override { return model_.parameters(); }
 
   std::vector<double> logits(const Batch& batch) override {
@@ -37,9 +36,10 @@ class CompiledModel final : public AnyModel {
   }
   void initialise(std::uint64_t seed) override { model_.initialise(seed); }
   AnyTensors tensors() override {
-    return ModelTensors<T>{io::tensors_of(model_, &Owned<T>::weight),
-                           io::tensors_of(model_, &Owned<T>::first),
-                           io::tensors_of(model_, &Owned<T>::second)};
+    using Owned = OwnedBy<B>;
+    return ModelTensors<Wide<B>>{io::tensors_of(model_, &Owned::weight),
+                                 io::tensors_of(model_, &Owned::first),
+                                 io::tensors_of(model_, &Owned::second)};
   }
 
   MemoryPlan plan(const TrainerOptions& options, Index evaluation_rows) const override {
@@ -61,13 +61,8 @@ class CompiledModel final : public AnyModel {
 
  private:
   Model model_;
+  Compute compute_;
   std::optional<Trainer<Model>> trainer_;
 };
-
-template <Architecture arch>
-std::unique_ptr<AnyModel> open_compiled(const Shape& shape, Compute compute, int threads) {
-  if (compute == Compute::float64) return std::make_unique<CompiledModel<arch, double>>(shape, threads);
-  return std::make_unique<CompiledModel<arch, float>>(shape, threads);
-}
 
 }  // namespace parscale::program

@@ -30,10 +30,10 @@ struct WeightSource {
   std::uint64_t seed = 0;  ///< draws everything without a checkpoint, else what the checkpoint lacks
 };
 
-/// The model that `config` describes, on the CPU. Throws ConfigurationError for an architecture outside the
-/// compiled set, naming the CMake option that adds it; InputError for a checkpoint that does not fit.
+/// The model that `config` describes. Throws ConfigurationError for an architecture outside the compiled set,
+/// naming the CMake option that adds it; InputError for a checkpoint that does not fit.
 std::unique_ptr<AnyModel> open_model(const io::ModelConfig& config, const WeightSource& source,
-                                     Compute compute, int threads, LoadReport& report);
+                                     const Placement& placement, LoadReport& report);
 
 /// A new Hugging Face directory, which replaces one of the same name; or its files into an existing folder.
 void save_model(AnyModel& model, const io::ModelConfig& config, const std::filesystem::path& directory,

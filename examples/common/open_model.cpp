@@ -47,8 +47,9 @@ const CompiledArchitecture& compiled(const Architecture& wanted) {
 }  // namespace
 
 std::unique_ptr<AnyModel> open_model(const io::ModelConfig& config, const WeightSource& source,
-                                     Compute compute, int threads, LoadReport& report) {
-  auto model = compiled(canonical(config.architecture)).open(config.shape, compute, threads);
+                                     const Placement& placement, LoadReport& report) {
+  const CompiledArchitecture& entry = compiled(canonical(config.architecture));
+  auto model = (placement.gpu ? entry.on_gpu : entry.on_cpu)(config.shape, placement);
   if (!source.checkpoint) {
     model->initialise(source.seed);
     return model;

@@ -30,9 +30,9 @@ struct ParscaleOptions {
   bool parscale_replica_embedding = false;
 };
 
-enum class Precision { float32, float64, bfloat16 };
+enum class Precision { automatic, float32, float64, bfloat16, tf32 };
 enum class Device { automatic, cpu, cuda };
-enum class Recompute { automatic, none, layer };
+enum class Recompute { automatic, none, pointwise, layer };
 enum class Sharding { automatic, none, full };
 enum class Strategy { no, steps };
 
@@ -46,7 +46,8 @@ struct ResumeFrom {
 };
 
 /// Section `training`. Names are those of Hugging Face's TrainingArguments where it has one.
-/// After parse_options() every combined value is resolved: warmup_ratio into warmup_steps, bf16 into dtype.
+/// After parse_options() every combined value is resolved: warmup_ratio into warmup_steps, bf16 into dtype,
+/// and what is automatic in device and dtype into what this machine has.
 struct TrainingOptions {
   std::string base_model = "Qwen/Qwen2-1.5B";
   std::optional<std::string> tokenizer = {};  ///< null: the base model's
@@ -96,7 +97,7 @@ struct TrainingOptions {
   ResumeFrom resume_from_checkpoint = {};
 
   Device device = Device::automatic;
-  Precision dtype = Precision::float32;
+  Precision dtype = Precision::automatic;
   Index threads = 0;  ///< 0: one a core
   Recompute recompute = Recompute::automatic;
   Sharding sharding = Sharding::automatic;

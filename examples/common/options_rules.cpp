@@ -124,10 +124,19 @@ void device_and_precision(Options& options, Machine machine) {
   if (t.device == Device::cuda && !machine.cuda)
     contradict(options, "training.device", "training.device=cuda is not possible here",
                "this program was built without CUDA, or there is no GPU", "use training.device=cpu or auto");
-  const bool on_cpu = t.device == Device::cpu || !machine.cuda;
-  if (!on_cpu || t.dtype != Precision::bfloat16) return;
+  if (t.device == Device::automatic)
+    t.device = machine.cuda && t.dtype != Precision::float64 ? Device::cuda : Device::cpu;
+  if (t.dtype == Precision::automatic)
+    t.dtype = t.device == Device::cuda ? Precision::bfloat16 : Precision::float32;
+  const bool on_cpu = t.device == Device::cpu;
+  if (!on_cpu && t.dtype == Precision::float64)
+    contradict(options, "training.dtype", "training.dtype=float64 is not possible on a GPU",
+               "the GPU computes in bfloat16, tf32 or float32", "use training.device=cpu for float64");
+  if (!on_cpu || (t.dtype != Precision::bfloat16 && t.dtype != Precision::tf32)) return;
   if (!outweighs(options, "training.bf16", "training.dtype"))
-    contradict(options, "training.dtype", "training.dtype=bfloat16 is not possible on the CPU",
+    contradict(options, "training.dtype",
+               std::string("training.dtype=") + (t.dtype == Precision::tf32 ? "tf32" : "bfloat16") +
+                   " is not possible on the CPU",
                "the CPU computes in float32 or float64", "use training.dtype=float32");
   t.dtype = Precision::float32;
   options.notes.emplace_back("training.bf16 has no effect on the CPU: it computes in float32");

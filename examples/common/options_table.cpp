@@ -149,17 +149,25 @@ std::vector<Key> machine_keys() {
   using O = TrainingOptions;
   const auto devices =
       choice<Device>({{"auto", Device::automatic}, {"cpu", Device::cpu}, {"cuda", Device::cuda}});
-  const auto precisions = choice<Precision>(
-      {{"float32", Precision::float32}, {"float64", Precision::float64}, {"bfloat16", Precision::bfloat16}});
-  const auto recompute = choice<Recompute>(
-      {{"auto", Recompute::automatic}, {"none", Recompute::none}, {"layer", Recompute::layer}});
+  const auto precisions = choice<Precision>({{"auto", Precision::automatic},
+                                             {"float32", Precision::float32},
+                                             {"float64", Precision::float64},
+                                             {"bfloat16", Precision::bfloat16},
+                                             {"tf32", Precision::tf32}});
+  const auto recompute = choice<Recompute>({{"auto", Recompute::automatic},
+                                            {"none", Recompute::none},
+                                            {"pointwise", Recompute::pointwise},
+                                            {"layer", Recompute::layer}});
   const auto sharding =
       choice<Sharding>({{"auto", Sharding::automatic}, {"none", Sharding::none}, {"full", Sharding::full}});
   return {
       key("device", &O::device, devices, "where to compute; auto: a GPU if there is one"),
-      key("dtype", &O::dtype, precisions, "of the computation; bfloat16 needs a GPU"),
+      key("dtype", &O::dtype, precisions,
+          "of the computation; auto: bfloat16 on a GPU, else float32; bfloat16 and tf32 need a GPU"),
       key("threads", &O::threads, integer(0, 4096), "threads on the CPU; 0: one a core"),
-      key("recompute", &O::recompute, recompute, "layer: compute layers twice to need less memory"),
+      key("recompute", &O::recompute, recompute,
+          "what the backward computes again to need less memory: norms (pointwise), whole layers; auto: what "
+          "fits a GPU"),
       key("sharding", &O::sharding, sharding, "full: split weights and optimiser among processes"),
   };
 }

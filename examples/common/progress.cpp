@@ -64,10 +64,11 @@ void Progress::log(const StepReport& report) noexcept {
     last_loss_ = report.loss;
     const int digits = static_cast<int>(std::to_string(setup_.total_steps).size());
     const double left = seconds_left();
-    say(fmt::format("step {:>{}}/{}  loss {:.4f}  grad {:.3g}  lr {:.3g}  {} tok/s  {}  {}", report.step,
+    say(fmt::format("step {:>{}}/{}  loss {:.4f}  grad {:.3g}  lr {:.3g}  {} tok/s  {}{}  {}", report.step,
                     digits, setup_.total_steps, report.loss, report.gradient_norm, report.learning_rate,
-                    write_count(tokens_per_second()), write_bytes(peak_memory()),
-                    left < 0 ? "" : write_duration(left) + " left"));
+                    write_count(tokens_per_second()),
+                    report.mfu > 0 ? fmt::format("{:.1f}% MFU  ", 100 * report.mfu) : "",
+                    write_bytes(report.memory), left < 0 ? "" : write_duration(left) + " left"));
     line_step_ = step_;
     line_seconds_ = 0;
   });

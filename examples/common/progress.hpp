@@ -16,6 +16,8 @@ struct StepReport {
   double loss = 0;
   double gradient_norm = 0;
   double learning_rate = 0;
+  std::uint64_t memory = 0;  ///< bytes in use at most so far
+  double mfu = 0;            ///< part of the device's peak; 0 where not known
 };
 
 /// Seconds on a clock that never goes back.

@@ -94,7 +94,7 @@ int convert(const std::vector<std::string>& words) {
   LoadReport report;
   const bool wide = from.config.dtype == "float64";
   const auto model = open_model(config, {.checkpoint = from.path, .seed = c.seed},
-                                wide ? Compute::float64 : Compute::float32, 0, report);
+                                {.compute = wide ? Compute::float64 : Compute::float32}, report);
   print_load_report(report);
   io::SaveOptions save = base;
   save.dtype = dtype_of(c.dtype.empty() ? from.config.dtype : c.dtype);

@@ -8,6 +8,7 @@
 #include "common/console.hpp"
 #include "common/load_report.hpp"
 #include "common/model_files.hpp"
+#include "common/placement.hpp"
 #include "evaluation.hpp"
 
 namespace parscale::program {
@@ -16,10 +17,10 @@ namespace {
 struct EvaluateCommand {
   std::string model;
   std::vector<std::string> data;
-  std::string input_ids, dump_logits, text_field = "text", dtype = "float32";
+  std::string input_ids, dump_logits, text_field = "text";
   Index max_length = 0, batch = 4;
   bool json = false;
-  int threads = 0;
+  PlacementCommand placement;
 };
 
 EvaluateCommand parse(const std::vector<std::string>& words) {
@@ -37,10 +38,7 @@ EvaluateCommand parse(const std::vector<std::string>& words) {
                  "tokens of a row of text; 0: 2048, or what the model was made for");
   app.add_option("--batch-size", c.batch, "rows at once")->check(CLI::Range(1, 65536))->capture_default_str();
   app.add_option("--text-field", c.text_field, "of .jsonl files")->capture_default_str();
-  app.add_option("--dtype", c.dtype, "computing type")
-      ->check(CLI::IsMember({"float32", "float64"}))
-      ->capture_default_str();
-  app.add_option("--threads", c.threads, "0: one a core")->check(CLI::Range(0, 1024))->capture_default_str();
+  c.placement.add_to(app);
   app.add_flag("--json", c.json, "last line: one JSON object with loss, perplexity and tokens");
   app.footer("Example:\n  parscale-evaluate my-model --data novel.txt --json");
   parse_command_line(app, words);
@@ -65,8 +63,7 @@ int run(const std::vector<std::string>& words) {
   const auto batches = batches_of(c, directory);
   LoadReport report;
   const auto model =
-      open_model(directory.config, {.checkpoint = directory.path},
-                 c.dtype == "float64" ? Compute::float64 : Compute::float32, c.threads, report);
+      open_model(directory.config, {.checkpoint = directory.path}, c.placement.placement(), report);
   for (const auto& warning : directory.config.warnings) print_warning(warning);
   print_load_report(report);
   const Evaluation result =

@@ -7,6 +7,7 @@
 #include "common/console.hpp"
 #include "common/load_report.hpp"
 #include "common/model_files.hpp"
+#include "common/placement.hpp"
 
 namespace parscale::program {
 namespace {
@@ -17,8 +18,7 @@ struct GenerateCommand {
   std::vector<Token> prompt_ids;
   GenerateOptions options;
   bool ignore_eos = false, print_ids = false;
-  std::string dtype = "float32";
-  int threads = 0;
+  PlacementCommand placement;
 };
 
 GenerateCommand parse(const std::vector<std::string>& words) {
@@ -39,10 +39,7 @@ GenerateCommand parse(const std::vector<std::string>& words) {
   app.add_option("--seed", c.options.seed, "of sampling")->capture_default_str();
   app.add_flag("--ignore-eos", c.ignore_eos, "go on after an end token");
   app.add_flag("--print-ids", c.print_ids, "last line: ids of prompt and continuation, comma-separated");
-  app.add_option("--dtype", c.dtype, "computing type")
-      ->check(CLI::IsMember({"float32", "float64"}))
-      ->capture_default_str();
-  app.add_option("--threads", c.threads, "0: one a core")->check(CLI::Range(0, 1024))->capture_default_str();
+  c.placement.add_to(app);
   app.footer("Example:\n  parscale-generate my-model --prompt \"It was\" --temperature 0.8 --top-p 0.95");
   parse_command_line(app, words);
   if (!c.prompt && c.prompt_ids.empty())
@@ -74,8 +71,7 @@ int generate(const std::vector<std::string>& words) {
 
   LoadReport report;
   const auto model =
-      open_model(directory.config, {.checkpoint = directory.path},
-                 c.dtype == "float64" ? Compute::float64 : Compute::float32, c.threads, report);
+      open_model(directory.config, {.checkpoint = directory.path}, c.placement.placement(), report);
   for (const auto& warning : directory.config.warnings) print_warning(warning);
   print_load_report(report);
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <parscale/train/flops.hpp>
 
 #include "common/chart.hpp"
 #include "common/console.hpp"
@@ -27,7 +28,8 @@ class Loop {
         progress_({.total_steps = options_.max_steps,
                    .tokens_a_step = run.batches.global * options_.max_length,
                    .first_step = state_.step,
-                   .live = !options_.disable_tqdm}) {}
+                   .live = !options_.disable_tqdm}),
+        flops_a_token_(flops_a_token(run.config.architecture, run.model->shape(), options_.max_length)) {}
 
   int run() {
     say_where_it_starts();
@@ -91,15 +93,21 @@ class Loop {
   }
 
   void log(const StepResult& result, double rate) {
+    const double speed = progress_.tokens_per_second();
+    const DeviceReport device = run_.model->device();
+    const double mfu = device.peak_flops > 0 ? speed * flops_a_token_ / device.peak_flops : 0;
+    const std::uint64_t memory = device.memory > 0 ? device.in_use : peak_memory();
     metrics_.append({{"step", state_.step},
                      {"loss", result.loss},
                      {"grad_norm", result.grad_norm},
                      {"learning_rate", rate},
                      {"tokens", state_.tokens_consumed},
-                     {"tokens_per_second", std::round(progress_.tokens_per_second())}});
+                     {"tokens_per_second", std::round(speed)},
+                     {"memory", memory},
+                     {"mfu", mfu}});
     const bool first = options_.logging_first_step && state_.step == 1;
     if (!first && state_.step % options_.logging_steps != 0 && state_.step != options_.max_steps) return;
-    progress_.log({state_.step, result.loss, result.grad_norm, rate});
+    progress_.log({state_.step, result.loss, result.grad_norm, rate, memory, mfu});
   }
 
   void evaluate() {
@@ -155,6 +163,7 @@ class Loop {
   fs::path metrics_file_;
   MetricsFile metrics_;
   Progress progress_;
+  double flops_a_token_;
   double last_evaluation_ = 0;
 };
 

@@ -3,6 +3,7 @@
 // the finished model).
 #include "common/console.hpp"
 #include "common/options.hpp"
+#include "common/placement.hpp"
 #include "loop.hpp"
 
 namespace {
@@ -21,7 +22,7 @@ std::string help() {
 int main(int argc, char** argv) {
   using namespace parscale::program;
   return run_main(argc, argv, {.name = "parscale-train", .help = help}, [](const auto& words) {
-    Run run = prepare(parse_program_options(words));
+    Run run = prepare(parse_program_options(words, this_machine()));
     return train(run);
   });
 }

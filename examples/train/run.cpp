@@ -5,6 +5,7 @@
 #include "common/console.hpp"
 #include "common/load_report.hpp"
 #include "common/options_model.hpp"
+#include "common/placement.hpp"
 #include "common/progress.hpp"
 
 namespace parscale::program {
@@ -32,12 +33,23 @@ Schedule schedule_of(const TrainingOptions& t) {
           .min_lr_ratio = t.min_lr_ratio};
 }
 
+Keep keep_of(Recompute recompute) {
+  switch (recompute) {
+    case Recompute::layer:
+      return Keep::layer_inputs;
+    case Recompute::pointwise:
+      return Keep::products;
+    default:
+      return Keep::everything;
+  }
+}
+
 TrainerOptions trainer_of(const TrainingOptions& t, const BatchPlan& batches) {
   std::string patterns;
   for (const std::string& pattern : t.trainable) patterns += (patterns.empty() ? "" : ",") + pattern;
   return {.sequences = batches.micro,
           .tokens = t.max_length,
-          .keep = t.recompute == Recompute::layer ? Keep::layer_inputs : Keep::everything,
+          .keep = keep_of(t.recompute),
           .adamw = {.beta1 = t.adam_beta1,
                     .beta2 = t.adam_beta2,
                     .epsilon = t.adam_epsilon,
@@ -117,17 +129,72 @@ void print_text(const Run& run) {
   const double tokens =
       static_cast<double>(t.max_steps * run.batches.global) * static_cast<double>(t.max_length);
   say(fmt::format("text      {}", run.data->summary(t.max_steps * run.batches.global)));
-  say(fmt::format(
-      "plan      {} steps of {} sequences of {} tokens = {} tokens; {} sequences a pass, {} threads",
-      t.max_steps, run.batches.global, t.max_length, write_count(tokens), run.batches.micro,
-      run.model->threads()));
+  say(fmt::format("plan      {} steps of {} sequences of {} tokens = {} tokens; {} sequences a pass, {}",
+                  t.max_steps, run.batches.global, t.max_length, write_count(tokens), run.batches.micro,
+                  run.model->device().name));
+}
+
+const char* word_of(Keep keep) {
+  return keep == Keep::layer_inputs ? "layer" : keep == Keep::products ? "pointwise" : "none";
+}
+
+MemoryPlan plan_of(const Run& run, const TrainerOptions& trainer) {
+  const TrainingOptions& t = run.options.training;
+  return run.model->plan(trainer,
+                         t.eval_strategy == Strategy::steps ? t.per_device_eval_batch_size : Index{0});
+}
+
+[[noreturn]] void fail_to_fit(const Run& run, std::size_t room) {
+  const auto total = [&](const TrainerOptions& trainer) { return plan_of(run, trainer).total(); };
+  std::string remedy;
+  const auto offer = [&](const std::string& option, const TrainerOptions& trainer) {
+    const std::size_t bytes = total(trainer);
+    if (bytes < total(run.trainer))
+      remedy += (remedy.empty() ? "" : ", or ") + option + ": " + bytes_text(bytes);
+  };
+  TrainerOptions other = run.trainer;
+  other.keep = Keep::layer_inputs;
+  offer("training.recompute=layer", other);
+  other.sequences = 1;
+  offer("with training.per_device_train_batch_size=1 besides", other);
+  other = run.trainer;
+  other.trainable = Trainable("prefix,aggregate");
+  offer("training.trainable=prefix,aggregate", other);
+  throw ConfigurationError(
+      {.what = "The run does not fit the GPU",
+       .where = run.model->device().name,
+       .why = bytes_text(total(run.trainer)) + " are planned, " + bytes_text(room) + " are free",
+       .remedy = remedy});
+}
+
+/// What a GPU holds besides this plan, of which the weights are there already: CUDA itself, other programs.
+std::size_t others_on(const DeviceReport& device, const MemoryPlan& plan) {
+  const std::size_t weights = plan.lines.front().bytes;
+  return device.in_use > weights ? device.in_use - weights : 0;
+}
+
+/// On a GPU: as little is computed twice as fits, unless the options say.
+void choose_recomputation(Run& run) {
+  const DeviceReport device = run.model->device();
+  if (device.memory == 0) return;
+  const std::size_t room = device.memory - others_on(device, plan_of(run, run.trainer));
+  const auto fits = [&] { return plan_of(run, run.trainer).total() <= room; };
+  if (run.options.training.recompute == Recompute::automatic)
+    for (Keep keep : {Keep::everything, Keep::products, Keep::layer_inputs}) {
+      run.trainer.keep = keep;
+      if (fits()) break;
+    }
+  if (!fits()) fail_to_fit(run, room);
+  say(fmt::format("keeping   training.recompute={}", word_of(run.trainer.keep)));
 }
 
 void print_memory(const Run& run, std::uint64_t program) {
-  const TrainingOptions& t = run.options.training;
-  MemoryPlan plan = run.model->plan(
-      run.trainer, t.eval_strategy == Strategy::steps ? t.per_device_eval_batch_size : Index{0});
-  plan.lines.push_back({"program and text", static_cast<std::size_t>(program)});
+  MemoryPlan plan = plan_of(run, run.trainer);
+  const DeviceReport device = run.model->device();
+  if (device.memory > 0)
+    plan.lines.push_back({"CUDA and other programs", others_on(device, plan)});
+  else
+    plan.lines.push_back({"program and text", static_cast<std::size_t>(program)});
   std::string lines;
   for (const auto& line : plan.lines)
     lines += fmt::format("{}{} {}", lines.empty() ? "" : ", ", line.what, bytes_text(line.bytes));
@@ -167,10 +234,9 @@ Run prepare(const Options& options) {
 
   LoadReport report;
   const WeightSource source{.checkpoint = start.checkpoint, .seed = static_cast<std::uint64_t>(t.seed)};
-  run.model =
-      open_model(run.config, source, t.dtype == Precision::float64 ? Compute::float64 : Compute::float32,
-                 static_cast<int>(t.threads), report);
+  run.model = open_model(run.config, source, placement_of(t), report);
   print_load_report(report);
+  choose_recomputation(run);
   print_memory(run, program);
   run.model->train(run.trainer);
   if (run.resumed && !run.resumed->checkpoint.empty()) load_state(*run.model, run.resumed->checkpoint);

@@ -57,7 +57,7 @@ class BasicCausalLM {
   Index parameters() const { return store_.parameters(); }
 
   /// Logits [B,S,V] of a batch's ids [B,S], or of ids [P,B,S] when every replica reads its own tokens.
-  std::vector<S> logits(const Batch& batch);
+  std::vector<W> logits(const Batch& batch);
 
   /// Mean next-token cross-entropy in nats over the positions that count.
   double loss(const Batch& batch);
@@ -78,7 +78,7 @@ class BasicCausalLM {
   View<S> forward(Memory& memory, const Cache& cache = {});
 
   /// The merged stream's rows as vocabulary logits: x [N,H] -> out [N,V].
-  void head(In<S> x, Out<S> out);
+  void head(In<S> x, Out<W> out);
 
  private:
   double head_loss(In<S> merged, double scale, Out<S> d_merged, Memory& memory);
@@ -112,10 +112,10 @@ BasicCausalLM<arch, B, StoreOf>::BasicCausalLM(const Shape& shape, std::uint64_t
 template <Architecture arch, Backend B, template <Architecture, class> class StoreOf>
 void BasicCausalLM<arch, B, StoreOf>::initialise(std::uint64_t seed) {
   std::vector<W> values;
-  store_.each([&](const Owned<W>& p) {
+  store_.each([&](const OwnedBy<B>& p) {
     values.resize(static_cast<std::size_t>(p.weight.count()));
-    parscale::initialise(std::span(values), p.name, shape_.initializer_range, seed);
-    on_.from_host(values.data(), p.weight);
+    parscale::initialise(std::span(values), p.name, shape_.initializer_range, seed, p.offset);
+    set_weight<B>(p, 0, values, on_);
   });
 }
 
@@ -196,23 +196,23 @@ double BasicCausalLM<arch, B, StoreOf>::head_loss(In<S> merged, double scale, Ou
 }
 
 template <Architecture arch, Backend B, template <Architecture, class> class StoreOf>
-void BasicCausalLM<arch, B, StoreOf>::head(In<S> x, Out<S> out) {
+void BasicCausalLM<arch, B, StoreOf>::head(In<S> x, Out<W> out) {
   auto bottom = store_.embedding();
   auto top = store_.top();
   LmHead<B>::logits(shape_.tied ? bottom->embed_tokens : top->lm_head, x, out, on_);
 }
 
 template <Architecture arch, Backend B, template <Architecture, class> class StoreOf>
-std::vector<Scalar<B>> BasicCausalLM<arch, B, StoreOf>::logits(const Batch& batch) {
+std::vector<Wide<B>> BasicCausalLM<arch, B, StoreOf>::logits(const Batch& batch) {
   check(batch, arch.replicas, shape_.vocabulary);
   Memory memory(shape_, {batch.sequences, batch.tokens, Keep::nothing, own_ids(batch)}, on_);
   memory.load(batch, {}, on_);
   const View<S> merged = forward(memory);
   const Extent extent{merged.extent[0], shape_.vocabulary};
-  auto buffer = on_.allocate(static_cast<std::size_t>(extent.count()) * sizeof(S));
-  const View<S> out{reinterpret_cast<S*>(buffer.data()), extent};
+  auto buffer = on_.allocate(static_cast<std::size_t>(extent.count()) * sizeof(W));
+  const View<W> out{reinterpret_cast<W*>(buffer.data()), extent};
   head(merged, out);
-  std::vector<S> result(static_cast<std::size_t>(extent.count()));
+  std::vector<W> result(static_cast<std::size_t>(extent.count()));
   on_.to_host(out.readable(), result.data());
   return result;
 }

@@ -80,6 +80,7 @@ template <class Model>
 class Decoder {
   using B = typename Model::BackendType;
   using S = Scalar<B>;
+  using W = Wide<B>;
   static constexpr Architecture arch = Model::architecture;
 
  public:
@@ -99,7 +100,7 @@ class Decoder {
 
   /// Appends tokens to every sequence: ids [B,S], of which sequence b's first lengths[b] are real and the
   /// rest is padding behind them. Returns the logits [B,V] that follow each sequence's last real token.
-  std::vector<S> extend(const std::vector<Token>& ids, const std::vector<Index>& lengths) {
+  std::vector<W> extend(const std::vector<Token>& ids, const std::vector<Index>& lengths) {
     const Index sequences = static_cast<Index>(past_.size()),
                 tokens = static_cast<Index>(ids.size()) / sequences;
     Batch batch{.sequences = sequences, .tokens = tokens, .ids = ids};
@@ -113,7 +114,7 @@ class Decoder {
   }
 
   /// One more token for every sequence: tokens [B] -> logits [B,V].
-  std::vector<S> decode(const std::vector<Token>& tokens) {
+  std::vector<W> decode(const std::vector<Token>& tokens) {
     return extend(tokens, std::vector<Index>(past_.size(), 1));
   }
 
@@ -150,19 +151,20 @@ class Decoder {
     return *memory_;
   }
 
-  std::vector<S> last_logits(View<S> merged, const std::vector<Index>& lengths, Index tokens) {
+  std::vector<W> last_logits(View<S> merged, const std::vector<Index>& lengths, Index tokens) {
     auto& on = model_.backend();
     const Index n = static_cast<Index>(lengths.size()), h = model_.shape().hidden,
                 v = model_.shape().vocabulary;
-    auto buffer = on.allocate(static_cast<std::size_t>(n * (h + v)) * sizeof(S));
-    S* base = reinterpret_cast<S*>(buffer.data());
-    const View<S> rows{base, {n, h}}, logits{base + n * h, {n, v}};
+    const auto logits_bytes = static_cast<std::size_t>(n * v) * sizeof(W);
+    auto buffer = on.allocate(logits_bytes + static_cast<std::size_t>(n * h) * sizeof(S));
+    const View<W> logits{reinterpret_cast<W*>(buffer.data()), {n, v}};
+    const View<S> rows{reinterpret_cast<S*>(buffer.data() + logits_bytes), {n, h}};
     for (Index b = 0; b < n; ++b) {
       const Index last = b * tokens + lengths[static_cast<std::size_t>(b)] - 1;
       on.copy(In<S>{merged.row(last), {1, h}}, View<S>{rows.row(b), {1, h}});
     }
     model_.head(rows, logits);
-    std::vector<S> result(static_cast<std::size_t>(n * v));
+    std::vector<W> result(static_cast<std::size_t>(n * v));
     on.to_host(logits.readable(), result.data());
     return result;
   }
@@ -209,7 +211,7 @@ std::vector<std::vector<Token>> BasicCausalLM<arch, B, StoreOf>::generate(
   for (Index i = 0; i < options.max_new_tokens; ++i) {
     for (std::size_t b = 0; b < prompts.size(); ++b) {
       if (done[b]) continue;
-      const std::span<const S> row(logits.data() + b * rows, known);
+      const std::span<const Wide<B>> row(logits.data() + b * rows, known);
       next[b] = sample(row, options, uniform(options.seed, b, static_cast<std::uint64_t>(i)));
       results[b].push_back(next[b]);
       if (options.on_token) options.on_token(static_cast<Index>(b), next[b]);

@@ -49,7 +49,7 @@ TEMPLATE_TEST_CASE("Groups of parameters trained together have the gradients of 
   const auto full = differentiate(model, batch).gradients;
   for (const char* list : {"prefix,aggregate", "bias", "q_proj,v_proj", "gate_proj", "norm", "layers.1",
                            "k_proj.weight,up_proj"})
-    for (Keep keep : {Keep::everything, Keep::layer_inputs}) {
+    for (Keep keep : {Keep::everything, Keep::products, Keep::layer_inputs}) {
       INFO(list);
       const auto some = gradients_of_some(model, batch, list, keep);
       Tensors<D> expected;

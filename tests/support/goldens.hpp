@@ -185,6 +185,7 @@ int run_goldens_of() {
         INFO("case " << folder.filename().string());
         GoldenCase<CausalLM<arch, Cpu<double>>>(folder, 2).run(Keep::everything);
         GoldenCase<CausalLM<arch, Cpu<double>>>(folder, 1).run(Keep::layer_inputs);
+        GoldenCase<CausalLM<arch, Cpu<double>>>(folder, 1).run(Keep::products);
         GoldenCase<CausalLM<arch, Cpu<float>>>(folder, 2).run(Keep::everything);
       }
     };

@@ -26,8 +26,12 @@ struct Store {
       const auto trained = [&](std::vector<double>& v) {
         return p.frozen ? View<double>{} : View<double>{v.data(), extent};
       };
-      f(Owned<double>{
-          p.name, {p.weight.data(), extent}, trained(p.gradient), trained(p.first), trained(p.second)});
+      f(Owned<double>{.name = p.name,
+                      .extent = extent,
+                      .weight = {p.weight.data(), extent},
+                      .gradient = trained(p.gradient),
+                      .first = trained(p.first),
+                      .second = trained(p.second)});
     }
   }
 };

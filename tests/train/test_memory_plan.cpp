@@ -49,7 +49,7 @@ Measured measure(Keep keep, const char* trainable) {
 }  // namespace
 
 TEST_CASE("The plan of a training run is what is allocated for it, and a step allocates nothing more") {
-  for (Keep keep : {Keep::everything, Keep::layer_inputs})
+  for (Keep keep : {Keep::everything, Keep::products, Keep::layer_inputs})
     for (const char* trainable : {"", "prefix,aggregate"}) {
       const Measured m = measure(keep, trainable);
       CHECK(m.asked == m.plan.total() - line(m.plan, "backend scratch"));
@@ -72,7 +72,8 @@ TEST_CASE("Recomputation keeps less, and a pass without backward least") {
     return s;
   }();
   const auto bytes = [&](Keep keep) { return Model::Memory::bytes(shape, {2, 7, keep, false}); };
-  CHECK(bytes(Keep::layer_inputs) < bytes(Keep::everything));
+  CHECK(bytes(Keep::products) < bytes(Keep::everything));
+  CHECK(bytes(Keep::layer_inputs) < bytes(Keep::products));
   CHECK(bytes(Keep::nothing) < bytes(Keep::layer_inputs));
 }
 

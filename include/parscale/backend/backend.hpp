@@ -13,6 +13,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "../core/tensor.hpp"
 
@@ -228,12 +229,21 @@ struct HeadLoss {
   Index chunk = 512;
 };
 
+/// out = x weight^T, in the wide type: what sampling and evaluation read.
+template <class S, class W = S>
+struct Logits {
+  In<S> x;       ///< [N,H]
+  In<S> weight;  ///< [V,H]
+  Out<W> out;    ///< [N,V]
+};
+
 /// AdamW on `weight`: gradients are multiplied by gradient_scale (clipping) first; decoupled weight decay.
-template <class W>
+template <class S, class W = S>
 struct AdamW {
   Out<W> weight;
   In<W> gradient;
   Out<W> first, second;  ///< moments
+  Out<S> lent = {};      ///< receives the new weight rounded, where blocks compute in a narrower type
   double learning_rate, beta1, beta2, epsilon, weight_decay;
   double gradient_scale = 1;
   Index step;  ///< 1 for the first update: bias correction
@@ -242,18 +252,20 @@ struct AdamW {
 }  // namespace op
 
 /// The list itself. `allocate` returns an owner with `std::byte* data()`; views into it die with it.
-/// Operations may run later (a stream); `to_host` and operations that return a number wait for what came
-/// before.
+/// Operations may run later (a stream); `to_host` and operations that give the host numbers wait for what
+/// came before. `round` converts from the wide type; `sums_of_squares` fills one number a tensor.
 template <class B>
 concept Backend = requires(B& on, std::size_t bytes, In<Scalar<B>> in, Out<Scalar<B>> out, In<Wide<B>> wide,
-                           Out<Wide<B>> wide_out, Scalar<B>* host, const Scalar<B>* const_host) {
+                           Out<Wide<B>> wide_out, Wide<B>* host, const Wide<B>* const_host,
+                           std::span<const In<Wide<B>>> tensors, std::span<double> sums) {
   typename B::Buffer;
   { on.allocate(bytes) } -> std::same_as<typename B::Buffer>;
   {on.fill_zero(wide_out)};
   {on.copy(in, out)};
-  {on.to_host(in, host)};
-  {on.from_host(const_host, out)};
-  { on.sum_of_squares(wide) } -> std::same_as<double>;
+  {on.to_host(wide, host)};
+  {on.from_host(const_host, wide_out)};
+  {on.round(wide, out)};
+  {on.sums_of_squares(tensors, sums)};
   {on.embed(op::Embed<Scalar<B>>{})};
   {on.embed_backward(op::EmbedBackward<Scalar<B>, Wide<B>>{})};
   {on.rms_norm(op::RmsNorm<Scalar<B>, Wide<B>>{})};
@@ -276,7 +288,8 @@ concept Backend = requires(B& on, std::size_t bytes, In<Scalar<B>> in, Out<Scala
   {on.merge(Int<4>{}, op::Merge<Scalar<B>, Wide<B>>{})};
   {on.merge_backward(Int<4>{}, op::MergeBackward<Scalar<B>, Wide<B>>{})};
   { on.head_loss(op::HeadLoss<Scalar<B>, Wide<B>>{}) } -> std::same_as<double>;
-  {on.adamw(op::AdamW<Wide<B>>{})};
+  {on.logits(op::Logits<Scalar<B>, Wide<B>>{})};
+  {on.adamw(op::AdamW<Scalar<B>, Wide<B>>{})};
 };
 
 }  // namespace parscale

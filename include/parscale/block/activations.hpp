@@ -11,6 +11,7 @@ namespace parscale {
 
 enum class Keep {
   everything,    ///< all that the backward reads
+  products,      ///< what products and attention gave; the backward normalises each block's input again
   layer_inputs,  ///< the stream between layers; the backward runs each layer's forward again
   nothing,       ///< no backward: two streams in turn, one layer's memory for all
 };
@@ -71,6 +72,7 @@ class Activations {
   typename Model::Aggregate::Kept aggregation;
   View<S> d_stream, d_merged;  // [M,H] [N,H], for a backward only
   View<S> again;               // [M,H] output of a layer that is run again
+  View<S> normed;              // [M,H] the one place of all normalised inputs, where they are not kept
 
   Arena& scratch() { return arena_; }
 
@@ -104,6 +106,7 @@ class Activations {
       a.d_merged = arena.take<S>({n, shape.hidden});
     }
     if (room.keep == Keep::layer_inputs) a.again = arena.take<S>(stream);
+    if (room.keep == Keep::products) a.normed = arena.take<S>(stream);
     take_layers(arena, shape, room, a);
     plan_top(arena, shape, a.layout);
   }
@@ -119,9 +122,9 @@ class Activations {
   /// Each layer's own memory, or every layer's at one place; and room for the deepest scratch after them.
   static void take_layers(Arena& arena, const Shape& shape, const Room& room, Activations& a) {
     const auto take_layer = [&](Index i) {
-      a.layers.push_back(Layer::take_kept(arena, shape, a.layout, crosses<arch>(shape, i)));
+      a.layers.push_back(Layer::take_kept(arena, shape, a.layout, crosses<arch>(shape, i), a.normed));
     };
-    if (room.keep == Keep::everything) {
+    if (room.keep == Keep::everything || room.keep == Keep::products) {
       for (Index i = 0; i < shape.layers; ++i) take_layer(i);
       for (Index i = 0; i < shape.layers; ++i)
         Layer::plan_scratch(arena, shape, a.layout, crosses<arch>(shape, i));

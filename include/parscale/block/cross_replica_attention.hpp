@@ -38,9 +38,9 @@ struct CrossReplicaAttention {
     View<S> qkv;  // [M,(A+2G)*D]
     View<S> out;  // [M,A*D]
   };
-  static Kept take_kept(Arena& arena, const Shape& shape, const Layout& layout) {
+  static Kept take_kept(Arena& arena, const Shape& shape, const Layout& layout, View<S> shared = {}) {
     const Index m = layout.rows(), q = shape.heads * D;
-    return {arena.take<S>({m, shape.hidden}), arena.take<S>({m, q + 2 * shape.kv_heads * D}),
+    return {take_or(shared, arena, {m, shape.hidden}), arena.take<S>({m, q + 2 * shape.kv_heads * D}),
             arena.take<S>({m, q})};
   }
   struct Scratch {
@@ -67,6 +67,10 @@ struct CrossReplicaAttention {
     at.on.linear({.x = kept.out, .weight = w.o_proj, .add = residual, .out = out});
   }
 
+  /// Whether the backward reads kept.x: not when every projection of it is frozen.
+  static bool reads_input(const Weights<Out<W>>& d_w) {
+    return d_w.q_weight || d_w.k_weight || d_w.v_weight || d_w.q_bias || d_w.k_bias || d_w.v_bias;
+  }
   // d_out [M,H] -> d_x [M,H], the gradient of kept.x.
   static void backward(const Weights<In<S>>& w, const Weights<Out<W>>& d_w, Kept& kept, In<S> d_out,
                        Out<S> d_x, Context<B>& at) {

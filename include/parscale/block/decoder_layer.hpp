@@ -52,25 +52,29 @@ struct DecoderLayer {
   }
 
   struct Kept {
+    bool normalise_again = false;  // the steps' inputs share one place, and the backward fills it anew
     View<W> cross_rstd, attention_rstd, mlp_rstd;
     View<S> after_cross, after_attention;  // [M,H] the stream between the steps
     typename Cross::Kept cross;
     typename Attention::Kept attention;
     typename Mlp<B>::Kept mlp;
   };
-  static Kept take_kept(Arena& arena, const Shape& shape, const Layout& layout, bool crosses) {
+  /// `shared` [M,H]: the one place for all normalised inputs; absent: each has its own.
+  static Kept take_kept(Arena& arena, const Shape& shape, const Layout& layout, bool crosses,
+                        View<S> shared = {}) {
     const Extent stream{layout.rows(), shape.hidden};
     Kept kept;
+    kept.normalise_again = shared.count() > 0;
     if (has_sublayer && crosses) {
       kept.cross_rstd = Norm::take_kept(arena, layout);
-      kept.cross = Cross::take_kept(arena, shape, layout);
+      kept.cross = Cross::take_kept(arena, shape, layout, shared);
       kept.after_cross = arena.take<S>(stream);
     }
     kept.attention_rstd = Norm::take_kept(arena, layout);
-    kept.attention = Attention::take_kept(arena, shape, layout, has_expanded && crosses);
+    kept.attention = Attention::take_kept(arena, shape, layout, has_expanded && crosses, shared);
     kept.after_attention = arena.take<S>(stream);
     kept.mlp_rstd = Norm::take_kept(arena, layout);
-    kept.mlp = Mlp<B>::take_kept(arena, shape, layout);
+    kept.mlp = Mlp<B>::take_kept(arena, shape, layout, shared);
     return kept;
   }
   /// Plans what the deepest step of backward takes from the scratch arena.
@@ -110,14 +114,24 @@ struct DecoderLayer {
     View<S> d_normed = at.scratch.template take<S>(d.extent);
     const In<S> attention_in = has_sublayer && crosses ? kept.after_cross.readable() : x;
 
+    const auto again = [&](bool is_read, const auto& norm, In<S> stream, Out<S> normed, Out<W> rstd) {
+      if (kept.normalise_again && is_read) Norm::forward(norm, stream, normed, rstd, at);
+    };
+
+    again(Mlp<B>::reads_input(d_w.mlp), w.post_attention_layernorm, kept.after_attention, kept.mlp.x,
+          kept.mlp_rstd);
     Mlp<B>::backward(w.mlp, d_w.mlp, kept.mlp, d, d_normed, at);
     Norm::backward(w.post_attention_layernorm, d_w.post_attention_layernorm, kept.after_attention,
                    kept.mlp_rstd, d_normed, d, d, at);
+    again(Attention::reads_input(d_w.self_attn), w.input_layernorm, attention_in, kept.attention.x,
+          kept.attention_rstd);
     Attention::backward(w.self_attn, d_w.self_attn, has_expanded && crosses, kept.attention, d, d_normed, at);
     Norm::backward(w.input_layernorm, d_w.input_layernorm, attention_in, kept.attention_rstd, d_normed, d, d,
                    at);
     if constexpr (has_sublayer) {
       if (crosses) {
+        again(Cross::reads_input(d_w.cross_replica_attn), w.cross_replica_layernorm, x, kept.cross.x,
+              kept.cross_rstd);
         Cross::backward(w.cross_replica_attn, d_w.cross_replica_attn, kept.cross, d, d_normed, at);
         Norm::backward(w.cross_replica_layernorm, d_w.cross_replica_layernorm, x, kept.cross_rstd, d_normed,
                        d, d, at);

@@ -12,8 +12,8 @@ struct LmHead {
   using W = Wide<B>;
 
   // x [N,H], weight [V,H] -> out [N,V].
-  static void logits(In<S> weight, In<S> x, Out<S> out, B& on) {
-    on.linear({.x = x, .weight = weight, .out = out});
+  static void logits(In<S> weight, In<S> x, Out<W> out, B& on) {
+    on.logits({.x = x, .weight = weight, .out = out});
   }
 
   // Sum of the cross-entropies of x [N,H] against targets [N], times scale.

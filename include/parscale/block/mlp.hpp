@@ -29,8 +29,8 @@ struct Mlp {
     View<S> x;        // [M,H] the normalised input
     View<S> gate_up;  // [M,2*I]; the backward replaces it by its gradient
   };
-  static Kept take_kept(Arena& arena, const Shape& shape, const Layout& layout) {
-    return {arena.take<S>({layout.rows(), shape.hidden}),
+  static Kept take_kept(Arena& arena, const Shape& shape, const Layout& layout, View<S> shared = {}) {
+    return {take_or(shared, arena, {layout.rows(), shape.hidden}),
             arena.take<S>({layout.rows(), 2 * shape.intermediate})};
   }
   static View<S> take_scratch(Arena& arena, const Shape& shape, const Layout& layout) {
@@ -46,6 +46,8 @@ struct Mlp {
     at.on.linear({.x = product, .weight = w.down_proj, .add = residual, .out = out});
   }
 
+  /// Whether the backward reads kept.x: not when both projections of it are frozen.
+  static bool reads_input(const Weights<Out<W>>& d_w) { return d_w.gate_proj || d_w.up_proj; }
   // d_out [M,H] -> d_x [M,H], the gradient of kept.x. The product is computed again: one pass that the
   // activation's gradient makes anyway, for [M,I] less to keep.
   static void backward(const Weights<In<S>>& w, const Weights<Out<W>>& d_w, Kept& kept, In<S> d_out,

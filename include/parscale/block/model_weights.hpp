@@ -25,8 +25,9 @@ struct ModelWeights {
     Tensor lm_head;  // [V,H]
     static void each(auto&& f, auto&... w) {
       Norm::template Weights<Tensor>::each(inside("model.norm", f), w.norm...);
-      Aggregate::template Weights<Tensor>::each(inside("model.aggregate_layer", f), w.aggregate_layer...);
       f("lm_head.weight", w.lm_head...);
+      // Last, because it ends with the only tensor of odd size: the others stay aligned for wide loads.
+      Aggregate::template Weights<Tensor>::each(inside("model.aggregate_layer", f), w.aggregate_layer...);
     }
   };
 

@@ -55,9 +55,10 @@ struct SelfAttention {
     View<S> out;      // [M,A*D], expanded [M,P*A*D]
     View<W> log_sum;  // [M,A]
   };
-  static Kept take_kept(Arena& arena, const Shape& shape, const Layout& layout, bool expanded) {
+  static Kept take_kept(Arena& arena, const Shape& shape, const Layout& layout, bool expanded,
+                        View<S> shared = {}) {
     const Index m = layout.rows(), q = shape.heads * D;
-    return {arena.take<S>({m, shape.hidden}), arena.take<S>({m, q + 2 * shape.kv_heads * D}),
+    return {take_or(shared, arena, {m, shape.hidden}), arena.take<S>({m, q + 2 * shape.kv_heads * D}),
             arena.take<S>({m, expanded ? P * q : q}), arena.take<W>({m, shape.heads})};
   }
   struct Scratch {
@@ -81,6 +82,10 @@ struct SelfAttention {
     at.on.linear({.x = kept.out, .weight = w.output(), .add = residual, .out = out});
   }
 
+  /// Whether the backward reads kept.x: not when every projection of it is frozen.
+  static bool reads_input(const Weights<Out<W>>& d_w) {
+    return d_w.q_weight || d_w.k_weight || d_w.v_weight || d_w.q_bias || d_w.k_bias || d_w.v_bias;
+  }
   // d_out [M,H] -> d_x [M,H], the gradient of kept.x.
   static void backward(const Weights<In<S>>& w, const Weights<Out<W>>& d_w, bool expanded, Kept& kept,
                        In<S> d_out, Out<S> d_x, Context<B>& at) {

@@ -29,14 +29,18 @@ constexpr bool decays(std::string_view name) {
   return !name.ends_with("bias") && !name.ends_with("norm.weight");
 }
 
+/// Fills the elements of a parameter from `offset` on.
 template <class T>
-void initialise(std::span<T> values, std::string_view name, double deviation, std::uint64_t seed) {
+void initialise(std::span<T> values, std::string_view name, double deviation, std::uint64_t seed,
+                std::int64_t offset = 0) {
   const Fill fill = fill_of(name);
   const std::uint64_t stream = stream_of(name);
   for (std::size_t i = 0; i < values.size(); ++i)
-    values[i] = fill == Fill::ones    ? T(1)
-                : fill == Fill::zeros ? T(0)
-                                      : static_cast<T>(deviation * normal(seed, stream, i));
+    values[i] =
+        fill == Fill::ones ? T(1)
+        : fill == Fill::zeros
+            ? T(0)
+            : static_cast<T>(deviation * normal(seed, stream, static_cast<std::uint64_t>(offset) + i));
 }
 
 }  // namespace parscale

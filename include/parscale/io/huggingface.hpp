@@ -219,7 +219,7 @@ void save_model(Model& model, ModelConfig config, const std::filesystem::path& d
   config.architecture = Model::architecture;
   config.shape = model.shape();
   config.shape.cross_layers = crossing_layers<Model::architecture>(model.shape());
-  save_parameters(tensors_of(model, &Owned<Wide<typename Model::BackendType>>::weight), config, directory,
+  save_parameters(tensors_of(model, &OwnedBy<typename Model::BackendType>::weight), config, directory,
                   options);
 }
 
@@ -235,7 +235,7 @@ BasicCausalLM<arch, B, StoreOf> BasicCausalLM<arch, B, StoreOf>::load(const std:
   filled.warnings = config.warnings;
   io::detail::check_convertible(config.architecture, arch, filled.directory.string());
   BasicCausalLM loaded(config.shape, Uninitialised{}, std::move(on));
-  io::fill_parameters(io::tensors_of(loaded, &Owned<W>::weight), config.shape,
+  io::fill_parameters(io::tensors_of(loaded, &OwnedBy<B>::weight), config.shape,
                       io::TensorFiles(filled.directory), 0, filled);
   return loaded;
 }

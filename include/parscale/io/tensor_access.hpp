@@ -29,12 +29,13 @@ struct TensorAccess {
 
 /// One part (weight, first or second moment) of every parameter of a model that has it, in the model's order.
 /// The model must outlive the result and stay where it is.
-template <class Model, class W = Wide<typename Model::BackendType>>
-std::vector<TensorAccess<W>> tensors_of(Model& model, View<W> Owned<W>::*part) {
+template <class Model, class B = typename Model::BackendType, class W = Wide<B>>
+std::vector<TensorAccess<W>> tensors_of(Model& model, View<W> OwnedBy<B>::*part) {
   std::vector<TensorAccess<W>> all;
-  model.store().each([&](const Owned<W>& parameter) {
+  model.store().each([&](const OwnedBy<B>& parameter) {
     const View<W> view = parameter.*part;
     if (!view) return;
+    const bool is_weight = part == &OwnedBy<B>::weight;
     const auto stretch = [view](Index first, std::size_t count) {
       return View<W>{view.data + first, {static_cast<Index>(count)}};
     };
@@ -44,8 +45,11 @@ std::vector<TensorAccess<W>> tensors_of(Model& model, View<W> Owned<W>::*part) {
                    [&on, stretch](Index first, std::span<W> out) {
                      on.to_host(stretch(first, out.size()), out.data());
                    },
-                   [&on, stretch](Index first, std::span<const W> in) {
-                     on.from_host(in.data(), stretch(first, in.size()));
+                   [&on, stretch, parameter, is_weight](Index first, std::span<const W> in) {
+                     if (is_weight)
+                       set_weight<B>(parameter, first, in, on);
+                     else
+                       on.from_host(in.data(), stretch(first, in.size()));
                    }});
   });
   return all;

@@ -1,4 +1,5 @@
-/// The store of one process: all parameters in one memory, lent as plain views.
+/// The store of one process: all parameters in one memory, lent as plain views. Where blocks compute in a
+/// narrower type than the optimiser, master weights and their rounded copies stand side by side.
 #pragma once
 
 #include <functional>
@@ -11,14 +12,17 @@ namespace parscale {
 
 template <Architecture arch, class B>
 class LocalStore {
-  static_assert(std::is_same_v<Scalar<B>, Wide<B>>, "parscale: LocalStore is for backends with one type");
   using S = Scalar<B>;
+  using W = Wide<B>;
+  static constexpr bool one_type = std::is_same_v<S, W>;
   using Model = ModelWeights<arch, B>;
   using Extents = typename Model::Extents;
 
  public:
   LocalStore(const Shape& shape, B& on)
-      : extents_(Model::extents(shape)), weights_(on.allocate(bytes(count(extents_)))) {}
+      : extents_(Model::extents(shape)), weights_(on.allocate(bytes<W>(count(extents_)))) {
+    if constexpr (!one_type) lent_ = on.allocate(bytes<S>(count(extents_)));
+  }
 
   /// Elements of all parameters.
   Index parameters() const { return count(extents_); }
@@ -42,11 +46,11 @@ class LocalStore {
           if (!trainable(name)) extent = {};
         },
         trained_);
-    const std::size_t size = bytes(count(trained_));
+    const std::size_t size = bytes<W>(count(trained_));
     for (auto* buffer : {&gradients_, &first_, &second_}) *buffer = on.allocate(size);
-    for (S* base : {data(gradients_), data(first_), data(second_)}) on.fill_zero({base, {count(trained_)}});
+    for (auto* buffer : {&gradients_, &first_, &second_}) on.fill_zero({data<W>(*buffer), {count(trained_)}});
   }
-  void zero_gradients(B& on) { on.fill_zero({data(gradients_), {count(trained_)}}); }
+  void zero_gradients(B& on) { on.fill_zero({data<W>(gradients_), {count(trained_)}}); }
 
   auto embedding() const { return lend(extents_.embedding, weights(0)); }
   auto layer(Index i) const { return lend(extents_.layers[at(i)], weights(1 + i)); }
@@ -55,6 +59,7 @@ class LocalStore {
   auto layer_gradients(Index i) { return lend(trained_.layers[at(i)], gradients(1 + i)); }
   auto top_gradients() { return lend(trained_.top, gradients(1 + layers())); }
   void finish() {}
+  double total(double own) const { return own; }
 
   /// Calls f(Owned) for every parameter, in the model's order.
   template <class F>
@@ -64,10 +69,17 @@ class LocalStore {
     Extents::each(
         [&](std::string_view name, const Extent& extent, const Extent& kept) {
           if (extent.count() == 0) return;
-          const auto view = [&](typename B::Buffer& buffer) -> View<S> {
-            return kept.count() == 0 ? View<S>{} : View<S>{data(buffer) + slot, kept};
+          const auto view = [&](typename B::Buffer& buffer) -> View<W> {
+            return kept.count() == 0 ? View<W>{} : View<W>{data<W>(buffer) + slot, kept};
           };
-          f(Owned<S>{name, {data(weights_) + weight, extent}, view(gradients_), view(first_), view(second_)});
+          OwnedBy<B> owned{.name = name,
+                           .extent = extent,
+                           .weight = {data<W>(weights_) + weight, extent},
+                           .gradient = view(gradients_),
+                           .first = view(first_),
+                           .second = view(second_)};
+          if constexpr (!one_type) owned.lent = {data<S>(lent_) + weight, extent};
+          f(owned);
           weight += extent.count();
           slot += kept.count();
         },
@@ -75,10 +87,19 @@ class LocalStore {
   }
 
  private:
-  static std::size_t bytes(Index elements) { return static_cast<std::size_t>(elements) * sizeof(S); }
+  template <class T>
+  static std::size_t bytes(Index elements) {
+    return static_cast<std::size_t>(elements) * sizeof(T);
+  }
   static std::size_t at(Index i) { return static_cast<std::size_t>(i); }
-  static S* data(typename B::Buffer& buffer) { return reinterpret_cast<S*>(buffer.data()); }
-  static const S* data(const typename B::Buffer& buffer) { return reinterpret_cast<const S*>(buffer.data()); }
+  template <class T>
+  static T* data(typename B::Buffer& buffer) {
+    return reinterpret_cast<T*>(buffer.data());
+  }
+  template <class T>
+  static const T* data(const typename B::Buffer& buffer) {
+    return reinterpret_cast<const T*>(buffer.data());
+  }
   static Index count(const Extents& extents) {
     Index n = 0;
     Extents::each([&](std::string_view, const Extent& extent) { n += extent.count(); }, extents);
@@ -98,8 +119,8 @@ class LocalStore {
     for (Index i = 0; i + 1 < unit; ++i) n += parscale::count(extents.layers[at(i)]);
     return n;
   }
-  const S* weights(Index unit) const { return data(weights_) + before(extents_, unit); }
-  S* gradients(Index unit) { return data(gradients_) + before(trained_, unit); }
+  const S* weights(Index unit) const { return data<S>(one_type ? weights_ : lent_) + before(extents_, unit); }
+  W* gradients(Index unit) { return data<W>(gradients_) + before(trained_, unit); }
 
   template <template <class> class Group, class T>
   static auto lend(const Group<Extent>& extents, T* base) {
@@ -107,7 +128,7 @@ class LocalStore {
   }
 
   Extents extents_, trained_{}, nothing_{};
-  typename B::Buffer weights_, gradients_{}, first_{}, second_{};
+  typename B::Buffer weights_, lent_{}, gradients_{}, first_{}, second_{};
 };
 
 }  // namespace parscale

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <concepts>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -41,15 +42,32 @@ struct NothingToRelease {
   void operator()() const noexcept {}
 };
 
-/// One parameter (or the part of it that this process updates) with everything the optimiser needs.
-template <class W>
+/// One parameter, or the part of it that this process owns, with everything the optimiser needs.
+///   W  the type of master weights, gradients and moments; S the type that blocks compute with
+template <class W, class S = W>
 struct Owned {
   std::string_view name;
+  Extent extent;     ///< of the whole parameter
+  Index offset = 0;  ///< where in the whole, seen flat, the views begin
   View<W> weight;
   View<W> gradient, first, second;  ///< absent when the parameter is frozen
+  View<S> lent = {};                ///< the weight as blocks read it; absent when they read `weight` itself
 };
+template <class B>
+using OwnedBy = Owned<Wide<B>, Scalar<B>>;
 
-/// What the model asks of a store. `finish` ends a backward pass: gradients are complete when it returns.
+/// Sets the owned elements [first, first + values.size()) of a parameter: the master weight, and what is
+/// lent.
+template <class B>
+void set_weight(const OwnedBy<B>& p, Index first, std::span<const Wide<B>> values, B& on) {
+  const Extent extent{static_cast<Index>(values.size())};
+  const Out<Wide<B>> weight{p.weight.data + first, extent};
+  on.from_host(values.data(), weight);
+  if (p.lent) on.round(weight, Out<Scalar<B>>{p.lent.data + first, extent});
+}
+
+/// What the model and its trainer ask of a store. `finish` ends a backward pass: gradients are complete when
+/// it returns. `total` adds up a number over all processes that share the parameters.
 template <class Store>
 concept ParameterStore = requires(Store& store, Index layer) {
   *store.embedding();
@@ -59,6 +77,7 @@ concept ParameterStore = requires(Store& store, Index layer) {
   *store.layer_gradients(layer);
   *store.top_gradients();
   store.finish();
+  { store.total(0.0) } -> std::same_as<double>;
 };
 
 }  // namespace parscale

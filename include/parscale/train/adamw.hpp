@@ -13,12 +13,13 @@ struct AdamW {
   /// One update of every trained parameter. `step` is 1 for the first; gradients are multiplied by `scale`.
   template <class Store, class B>
   void update(Store& store, double learning_rate, Index step, double scale, B& on) const {
-    store.each([&](const Owned<Wide<B>>& p) {
+    store.each([&](const OwnedBy<B>& p) {
       if (!p.gradient) return;
       on.adamw({.weight = p.weight,
                 .gradient = p.gradient,
                 .first = p.first,
                 .second = p.second,
+                .lent = p.lent,
                 .learning_rate = learning_rate,
                 .beta1 = beta1,
                 .beta2 = beta2,

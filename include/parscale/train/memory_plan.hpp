@@ -38,9 +38,11 @@ MemoryPlan memory_plan(const Shape& shape, const typename Model::Room& room, Ind
                        const typename Model::BackendType& on) {
   using B = typename Model::BackendType;
   const auto bytes = [](Index elements) { return static_cast<std::size_t>(elements) * sizeof(Wide<B>); };
+  const std::size_t lent =
+      std::is_same_v<Scalar<B>, Wide<B>> ? 0 : static_cast<std::size_t>(parameters) * sizeof(Scalar<B>);
   const Layout layout{
       .sequences = room.sequences, .tokens = room.tokens, .replicas = Model::architecture.replicas};
-  return {{{"weights", bytes(parameters)},
+  return {{{"weights", bytes(parameters) + lent},
            {"gradients", bytes(trained)},
            {"optimizer moments", 2 * bytes(trained)},
            {"activations", Model::Memory::bytes(shape, room)},

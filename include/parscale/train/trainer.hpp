@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cmath>
+#include <numeric>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "../causal_lm.hpp"
 #include "adamw.hpp"
@@ -71,15 +73,26 @@ class Trainer {
   }
 
   double gradient_norm() {
-    double sum = 0;
-    model_.store().each([&](const Owned<Wide<B>>& p) {
+    std::vector<In<Wide<B>>> gradients;
+    std::vector<std::string> names;
+    model_.store().each([&](const OwnedBy<B>& p) {
       if (!p.gradient) return;
-      const double squares = model_.backend().sum_of_squares(p.gradient);
-      if (!std::isfinite(squares))
-        fail("A gradient is not finite", "the gradient of " + std::string(p.name), squares);
-      sum += squares;
+      gradients.push_back(p.gradient);
+      names.emplace_back(p.name);
     });
+    std::vector<double> squares(gradients.size());
+    model_.backend().sums_of_squares(gradients, squares);
+    const double sum = model_.store().total(std::accumulate(squares.begin(), squares.end(), 0.0));
+    if (!std::isfinite(sum)) fail_gradient(names, squares, sum);
     return std::sqrt(sum);
+  }
+
+  [[noreturn]] void fail_gradient(const std::vector<std::string>& names, const std::vector<double>& squares,
+                                  double sum) const {
+    for (std::size_t i = 0; i < squares.size(); ++i)
+      if (!std::isfinite(squares[i]))
+        fail("A gradient is not finite", "the gradient of " + names[i], squares[i]);
+    fail("A gradient is not finite", "a gradient that another process owns", sum);
   }
 
   [[noreturn]] void fail(const char* what, const std::string& tensor, double value) const {

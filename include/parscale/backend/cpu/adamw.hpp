@@ -14,7 +14,7 @@ template <class T>
 struct AdamWConstants {
   T scale, beta1, beta2, rest1, rest2, epsilon, keep, rate, root2;
 
-  explicit AdamWConstants(const op::AdamW<T>& a)
+  explicit AdamWConstants(const op::AdamW<T, T>& a)
       : scale(static_cast<T>(a.gradient_scale)),
         beta1(static_cast<T>(a.beta1)),
         beta2(static_cast<T>(a.beta2)),
@@ -30,7 +30,7 @@ struct AdamWConstants {
 };
 
 template <class T>
-void adamw(Threads& threads, const op::AdamW<T>& a) {
+void adamw(Threads& threads, const op::AdamW<T, T>& a) {
   const AdamWConstants<T> c(a);
   threads.run_chunks(a.weight.count(), 16384, [&](Index begin, Index end) {
     T *weight = a.weight.data, *first = a.first.data, *second = a.second.data;

@@ -220,7 +220,7 @@ void check(const op::HeadLoss<T, T>& a) {
       .optional_matrix("d_weight", a.d_weight, vocabulary, hidden);
 }
 template <class T>
-void check(const op::AdamW<T>& a) {
+void check(const op::AdamW<T, T>& a) {
   const Index n = a.weight.count();
   Operands("adamw")
       .vector("gradient", a.gradient, n)

@@ -71,7 +71,9 @@ class Cpu {
   // program of many architectures can compile them once: `extern template class parscale::Cpu<float>;`.
   void fill_zero(Out<T> x);
   void copy(In<T> in, Out<T> out);
+  void round(In<T> in, Out<T> out) { copy(in, out); }
   double sum_of_squares(In<T> x);
+  void sums_of_squares(std::span<const In<T>> tensors, std::span<double> sums);
   void embed(const op::Embed<T>& a);
   void embed_backward(const op::EmbedBackward<T, T>& a);
   void rms_norm(const op::RmsNorm<T, T>& a);
@@ -84,7 +86,8 @@ class Cpu {
   void silu(const op::Silu<T>& a);
   void silu_backward(const op::SiluBackward<T>& a);
   double head_loss(const op::HeadLoss<T, T>& a);
-  void adamw(const op::AdamW<T>& a);
+  void logits(const op::Logits<T, T>& a) { linear({.x = a.x, .weight = a.weight, .out = a.out}); }
+  void adamw(const op::AdamW<T, T>& a);
 
   template <int D>
   void rotate(Int<D>, const op::Rotate<T>& a) {
@@ -168,6 +171,11 @@ double Cpu<T>::sum_of_squares(In<T> x) {
 }
 
 template <class T>
+void Cpu<T>::sums_of_squares(std::span<const In<T>> tensors, std::span<double> sums) {
+  for (std::size_t i = 0; i < tensors.size(); ++i) sums[i] = sum_of_squares(tensors[i]);
+}
+
+template <class T>
 void Cpu<T>::embed(const op::Embed<T>& a) {
   cpu::check(a);
   cpu::check_tokens("embed", a.ids, a.table.rows(), false);
@@ -243,7 +251,7 @@ double Cpu<T>::head_loss(const op::HeadLoss<T, T>& a) {
 }
 
 template <class T>
-void Cpu<T>::adamw(const op::AdamW<T>& a) {
+void Cpu<T>::adamw(const op::AdamW<T, T>& a) {
   cpu::check(a);
   cpu::adamw(pool(), a);
 }

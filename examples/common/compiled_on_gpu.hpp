@@ -1,0 +1,28 @@
+/// Compiled models on a GPU. The kernels are compiled once for all architectures, by nvcc, in cuda_*.cu.
+#pragma once
+
+#include <parscale/backend/cuda/cuda.hpp>
+
+#include "compiled_model.hpp"
+
+namespace parscale::program {
+
+template <class S>
+DeviceReport device_report(const CudaBackend<S>& on, Compute compute) {
+  const cuda::Device& device = on.device();
+  return {.name = device.name(),
+          .memory = device.memory(),
+          .in_use = device.memory_in_use(),
+          .peak_flops = compute == Compute::float32 ? 0 : device.peak_flops(compute == Compute::tf32)};
+}
+
+template <Architecture arch>
+std::unique_ptr<AnyModel> open_on_gpu(const Shape& shape, const Placement& at) {
+  const CudaOptions options{.device = at.gpu.value_or(0), .tf32 = at.compute == Compute::tf32};
+  if (at.compute == Compute::bfloat16)
+    return std::make_unique<CompiledModel<arch, Cuda>>(shape, at.compute, Cuda(options));
+  return std::make_unique<CompiledModel<arch, CudaBackend<float>>>(shape, at.compute,
+                                                                   CudaBackend<float>(options));
+}
+
+}  // namespace parscale::program
