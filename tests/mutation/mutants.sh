@@ -6,14 +6,14 @@
 #   TEST     how the name of one test begins that must fail
 
 # Attention
-mutant "the causal mask lets a token see the next one" backend/cpu/attention.hpp \
-  's/return prefix + past + i + 1;/return prefix + past + std::min(i + 2, layout.tokens);/' \
+mutant "the causal mask lets a token see the next one" backend/cpu/attention_places.hpp \
+  's/return past + token + 1;/return past + std::min(token + 2, layout.tokens);/' \
   model/test_attention "Self-attention is causal"
-mutant "the causal mask hides a token from itself" backend/cpu/attention.hpp \
-  's/return prefix + past + i + 1;/return prefix + past + std::max<Index>(i, 1);/' \
+mutant "the causal mask hides a token from itself" backend/cpu/attention_places.hpp \
+  's/return past + token + 1;/return past + std::max<Index>(token, 1);/' \
   model/test_attention "Self-attention is causal"
-mutant "a cut document sees the last token before it" backend/cpu/attention.hpp \
-  's/(layout.starts ? layout.starts.data\[sequence \* layout.tokens + i\] : 0)/(layout.starts ? std::max(0, layout.starts.data[sequence * layout.tokens + i] - 1) : 0)/' \
+mutant "a cut document sees the last token before it" backend/cpu/attention_places.hpp \
+  's/return layout.starts ? layout.starts.data\[sequence \* layout.tokens + token\] : 0;/return layout.starts ? std::max(0, layout.starts.data[sequence * layout.tokens + token] - 1) : 0;/' \
   model/test_attention "Self-attention begins at a token's own document"
 mutant "positions are off by the prefix" backend/cpu/rotate.hpp \
   's/layout.replicas : layout.tokens;/layout.replicas : layout.tokens + 5;/; s/return past + n % layout.tokens/return past + 5 + n % layout.tokens/' \
@@ -22,9 +22,9 @@ mutant "positions do not restart in a cut document" backend/cpu/rotate.hpp \
   's/ - (layout.starts ? layout.starts.data\[n\] : 0)//' \
   model/test_attention "Self-attention begins at a token's own document"
 mutant "query heads are mapped to key heads the other way round" backend/cpu/attention.hpp \
-  's/tile.run(keys, stream, kv_head \* at.group + h,/tile.run(keys, stream, h * at.kv_heads + kv_head,/' \
+  's/head = kv_head_ \* at_.group + h;/head = h * at_.kv_heads + kv_head_;/; s/kv_head_ \* at_.group + h, h \*/h * at_.kv_heads + kv_head_, h */' \
   model/test_attention "Self-attention is causal"
-mutant "a replica reads the prefix of the next one" backend/cpu/attention.hpp \
+mutant "a replica reads the prefix of the next one" backend/cpu/attention_places.hpp \
   's|(stream / at.sequences \* at.kv_heads + kv_head) \* prefix|((stream / at.sequences + 1) % a.layout.replicas * at.kv_heads + kv_head) * prefix|' \
   model/test_attention "Self-attention is causal"
 mutant "expanded attention counts its own key twice" backend/cpu/attention.hpp \
@@ -34,7 +34,7 @@ mutant "the rotary embedding is not turned back in the backward" backend/cpu/rot
   's/a.inverse ? T(-1) : T(1)/T(1)/' \
   model/test_attention_gradients "The gradients of plain self-attention"
 mutant "the backward of attention forgets 1/sqrt(D)" backend/cpu/attention_backward.hpp \
-  's/pull\[i\], at_.scale<T>())/pull[i], T(1))/' \
+  's/(d_scores\[j\] - pull) \* scale;/(d_scores[j] - pull);/' \
   model/test_attention_gradients "The gradients of plain self-attention"
 mutant "the biases of q, k, v are dropped" block/self_attention.hpp \
   's/\.bias = joined(w.q_bias, w.k_bias, w.v_bias),//' \
@@ -42,8 +42,8 @@ mutant "the biases of q, k, v are dropped" block/self_attention.hpp \
 mutant "the sublayer rotates by token instead of replica" backend/cpu/rotate.hpp \
   's|if (a.by_replica) return row / layout.positions();||' \
   model/test_attention "The cross-replica sublayer"
-mutant "the cache puts every token at its place in the call" backend/cpu/attention.hpp \
-  's/const Index slot = (a.layout.past ? a.layout.past.data\[sequence\] : 0) + row/const Index slot = row/; s/const Index stream = row \/ at.tokens, sequence = stream % at.sequences;/const Index stream = row \/ at.tokens;/' \
+mutant "the cache puts every token at its place in the call" backend/cpu/append.hpp \
+  's/(a.layout.past ? a.layout.past.data\[sequence\] : 0) + row/0 * sequence + row/' \
   model/test_decoding "Cached decoding of ragged prompts"
 mutant "decoding forgets where ragged prompts end" generate.hpp \
   's/past_\[b\] += lengths\[b\]/past_[b] += tokens/' \
@@ -109,7 +109,7 @@ mutant "gradients of the last step stay" train/trainer.hpp \
   's/model_.store().zero_gradients(model_.backend());//' \
   train/test_trainer "Steps are counted"
 mutant "a gradient that is not finite is let through" train/trainer.hpp \
-  's/if (!std::isfinite(squares))/if (false)/' \
+  's/if (!std::isfinite(sum)) fail_gradient/if (false) fail_gradient/' \
   train/test_trainer "A gradient that overflows"
 mutant "warm-up ends one step early" train/schedule.hpp \
   's/done < warmup_steps)/done + 1 < warmup_steps)/' \
