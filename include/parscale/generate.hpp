@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -50,6 +51,35 @@ Token most_likely(std::span<const T> logits) {
   return static_cast<Token>(best);
 }
 
+/// The tokens of a row of weights, the heaviest first, of equals the first. Only as many are put in order as
+/// are asked for: a vocabulary has 150,000.
+class ByWeight {
+  struct Lighter {
+    const std::vector<double>& weights;
+    bool operator()(Token a, Token b) const {
+      const double x = weights[static_cast<std::size_t>(a)], y = weights[static_cast<std::size_t>(b)];
+      return x != y ? x < y : a > b;
+    }
+  };
+
+ public:
+  explicit ByWeight(const std::vector<double>& weights) : weights_(weights), heap_(weights.size()) {
+    std::iota(heap_.begin(), heap_.end(), Token{0});
+    std::make_heap(heap_.begin(), heap_.end(), Lighter{weights_});
+  }
+  Token operator[](std::size_t i) {
+    for (; ordered_ <= i; ++ordered_)
+      std::pop_heap(heap_.begin(), heap_.end() - static_cast<std::ptrdiff_t>(ordered_), Lighter{weights_});
+    return heap_[heap_.size() - 1 - i];
+  }
+  double weight(std::size_t i) { return weights_[static_cast<std::size_t>((*this)[i])]; }
+
+ private:
+  const std::vector<double>& weights_;
+  std::vector<Token> heap_;
+  std::size_t ordered_ = 0;
+};
+
 /// One token drawn from a row of logits: softmax(logits / temperature) over the top k, then over the top p.
 /// `u` is uniform in (0, 1).
 template <class T>
@@ -57,22 +87,26 @@ Token sample(std::span<const T> logits, const GenerateOptions& o, double u) {
   const Token best = most_likely(logits);
   if (o.temperature == 0) return best;
   const double top = static_cast<double>(logits[static_cast<std::size_t>(best)]);
-  std::vector<std::pair<double, Token>> candidates(logits.size());
+  std::vector<double> weights(logits.size());
   for (std::size_t i = 0; i < logits.size(); ++i)
-    candidates[i] = {std::exp((static_cast<double>(logits[i]) - top) / o.temperature), static_cast<Token>(i)};
-  std::sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) {
-    return a.first != b.first ? a.first > b.first : a.second < b.second;
-  });
-  if (o.top_k > 0 && o.top_k < static_cast<Index>(candidates.size()))
-    candidates.resize(static_cast<std::size_t>(o.top_k));
-  double total = 0, sum = 0;
-  for (const auto& [weight, token] : candidates) total += weight;
-  std::size_t kept = 0;
-  while (kept < candidates.size() && (kept == 0 || sum < o.top_p * total)) sum += candidates[kept++].first;
+    weights[i] = std::exp((static_cast<double>(logits[i]) - top) / o.temperature);
+  ByWeight ranked(weights);
+  const std::size_t k =
+      o.top_k > 0 ? std::min(static_cast<std::size_t>(o.top_k), logits.size()) : logits.size();
+  double total = 0;
+  for (std::size_t i = 0; i < k; ++i) total += k < logits.size() ? ranked.weight(i) : weights[i];
+  std::size_t kept = k;
+  double sum = total;
+  if (o.top_p < 1)
+    for (kept = 0, sum = 0; kept < k && (kept == 0 || sum < o.top_p * total); ++kept)
+      sum += ranked.weight(kept);
   double draw = u * sum;
-  for (std::size_t i = 0; i < kept; ++i)
-    if ((draw -= candidates[i].first) < 0) return candidates[i].second;
-  return candidates[kept - 1].second;
+  std::size_t drawn = 0;
+  for (std::size_t i = 0; i < kept && ranked.weight(i) > 0 && draw >= 0; ++i) {
+    draw -= ranked.weight(i);
+    drawn = i;
+  }
+  return ranked[drawn];
 }
 
 /// Cached decoding. Sequences may have different lengths: each has its own place in the cache.
