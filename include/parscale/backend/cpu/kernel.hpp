@@ -146,6 +146,7 @@ constexpr Index panels_size(Index count, Index inner) {
 template <Left left, class T>
 void add_product(Index m, Index n, Index inner, At<const T> a, At<const T> b, At<T> c, T* panel) {
   using K = Kernel<T>;
+  if (inner == 0) return;  // a and b may be null then
   for (Index j = 0; j < n; j += K::cols) {
     const At<T> to{c.data + j, c.stride};
     At<const T> right{b.data + j, b.stride};
