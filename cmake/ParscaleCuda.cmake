@@ -15,4 +15,4 @@ add_library(parscale_cuda_kernels STATIC ${cuda_sources})
 target_link_libraries(parscale_cuda_kernels PUBLIC parscale::cuda)
 set_target_properties(parscale_cuda_kernels PROPERTIES CUDA_STANDARD 20 CUDA_EXTENSIONS OFF)
 target_compile_options(parscale_cuda_kernels PRIVATE
-  "$<$<COMPILE_LANGUAGE:CUDA>:--extended-lambda;-Werror=all-warnings;-Xcompiler=-Wall,-Wextra>")
+  "$<$<COMPILE_LANGUAGE:CUDA>:--extended-lambda;-Werror=all-warnings;-Xcompiler=-Wall,-Wextra,-Wno-restrict>")

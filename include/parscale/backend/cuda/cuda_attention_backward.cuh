@@ -1,0 +1,17 @@
+/// The CUDA backend's attention backward: checked, then launched.
+#pragma once
+
+#include "../checks.hpp"
+#include "attention_backward.cuh"
+#include "cuda.hpp"
+
+namespace parscale {
+
+template <class S>
+void CudaBackend<S>::attend_heads_backward(int D, int P, const op::AttendBackward<S, float>& a) {
+  check("attend_backward", D, P, a);
+  cuda::check_alignment(a.prefix_k.data, a.prefix_v.data);
+  cuda::attend_backward<S>(launch(), D, P, a);
+}
+
+}  // namespace parscale

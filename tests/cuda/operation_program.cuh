@@ -1,0 +1,30 @@
+/// What every test program of operations does around its tests.
+#pragma once
+
+#include <parscale/backend/cuda/device.hpp>
+
+#include "operation_case.cuh"
+
+namespace parscale::test {
+
+/// 0: everything agreed; 1: something did not; 4: no GPU, skipped.
+template <class Tests>
+int operation_program(Tests tests) {
+  if (cuda::device_count() == 0) {
+    std::printf("skipped: there is no GPU\n");
+    return 4;
+  }
+  try {
+    const cuda::Device device(0);
+    cuda::Stream stream;
+    cuda::Scratch scratch;
+    tests(device, device.launch(stream.get(), scratch));
+  } catch (const std::exception& error) {
+    std::printf("FAILED: %s\n", error.what());
+    return 1;
+  }
+  std::printf("%d of %d results agree\n", Case::checks - Case::failures, Case::checks);
+  return Case::failures > 0 ? 1 : 0;
+}
+
+}  // namespace parscale::test
