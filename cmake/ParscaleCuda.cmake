@@ -4,6 +4,9 @@
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real 90-virtual)  # PTX for what comes after
 endif()
+if("90-real" IN_LIST CMAKE_CUDA_ARCHITECTURES OR "90" IN_LIST CMAKE_CUDA_ARCHITECTURES)
+  message(FATAL_ERROR "CMAKE_CUDA_ARCHITECTURES names 90 as machine code: Hopper's attention needs 90a-real.")
+endif()
 enable_language(CUDA)
 if(CMAKE_VERSION VERSION_LESS 3.26)  # it does not know nvcc's C++20
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)

@@ -2,10 +2,12 @@
 /// architectures there are is decided when the project is configured (PARSCALE_HEAD_DIMS, PARSCALE_REPLICAS).
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <parscale/generate.hpp>
 #include <parscale/io/tensor_access.hpp>
+#include <parscale/store/ranks.hpp>
 #include <parscale/train/memory_plan.hpp>
 #include <parscale/train/trainer.hpp>
 #include <span>
@@ -18,11 +20,16 @@ namespace parscale::program {
 /// Computing type of a model. bfloat16 and tf32 need a GPU, float64 a CPU; sums are float32 at least in all.
 enum class Compute { float32, float64, bfloat16, tf32 };
 
-/// Where a model computes, and in which type.
+/// Connects the processes that share a model on GPUs: from the CUDA stream that it computes on.
+using ConnectGpus = std::function<distributed::Group*(void* stream)>;
+
+/// Where a model computes, in which type, and who shares it.
 struct Placement {
   Compute compute = Compute::float32;
-  int threads = 0;              ///< on the CPU; 0: one a core
-  std::optional<int> gpu = {};  ///< number of the GPU; none: the CPU
+  int threads = 0;                ///< on the CPU; 0: one a core
+  std::optional<int> gpu = {};    ///< number of the GPU; none: the CPU
+  Ranks ranks = {};               ///< on GPUs without their group, which `connect_gpus` gives
+  ConnectGpus connect_gpus = {};  ///< none: alone
 };
 
 /// The device of a model, for people and for plans.
@@ -50,6 +57,7 @@ class AnyModel {
   virtual Compute compute() const = 0;
   virtual DeviceReport device() const = 0;
   virtual Index parameters() const = 0;
+  virtual const Ranks& ranks() const = 0;
 
   virtual std::vector<double> logits(const Batch& batch) = 0;  ///< [B,S,V]
   virtual double loss(const Batch& batch) = 0;
@@ -61,6 +69,9 @@ class AnyModel {
   /// What training would take, with evaluations of that many rows between the steps (0: none); nothing is
   /// allocated.
   virtual MemoryPlan plan(const TrainerOptions& options, Index evaluation_rows) const = 0;
+  /// How many processes must share the model so that each needs no more than `bytes` to train it; 0: no
+  /// number is enough.
+  virtual int smallest_world(const TrainerOptions& options, std::size_t bytes) const = 0;
   /// Makes room for training. What follows is for a model that trains.
   virtual void train(const TrainerOptions& options) = 0;
   virtual Index trained() const = 0;

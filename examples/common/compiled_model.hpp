@@ -3,6 +3,7 @@
 #pragma once
 
 #include <parscale/causal_lm.hpp>
+#include <parscale/store/sharded_store.hpp>
 
 #include "any_model.hpp"
 
@@ -14,16 +15,17 @@ DeviceReport device_report(const B& on, Compute compute);
 
 template <Architecture arch, class B>
 class CompiledModel final : public AnyModel {
-  using Model = CausalLM<arch, B>;
+  using Model = CausalLM<arch, B, ShardedStore>;
 
  public:
-  CompiledModel(const Shape& shape, Compute compute, B on)
-      : model_(shape, Uninitialised{}, std::move(on)), compute_(compute) {}
+  CompiledModel(const Shape& shape, Compute compute, B on, const Ranks& ranks)
+      : model_(shape, Uninitialised{}, std::move(on), ranks), compute_(compute) {}
 
   const Shape& shape() const override { return model_.shape(); }
   Compute compute() const override { return compute_; }
   DeviceReport device() const override { return device_report(model_.backend(), compute_); }
   Index parameters() const override { return model_.parameters(); }
+  const Ranks& ranks() const override { return model_.store().ranks(); }
 
   std::vector<double> logits(const Batch& batch) override {
     const auto values = model_.logits(batch);
@@ -43,13 +45,16 @@ class CompiledModel final : public AnyModel {
   }
 
   MemoryPlan plan(const TrainerOptions& options, Index evaluation_rows) const override {
-    MemoryPlan plan =
-        memory_plan<Model>(shape(), {options.sequences, options.tokens, options.keep, false}, parameters(),
-                           model_.store().elements(options.trainable), model_.backend());
+    MemoryPlan plan = memory_plan<Model>(shape(), room_of(options), options.trainable,
+                                         model_.store().division(), model_.backend());
     if (evaluation_rows > 0)
       plan.lines.push_back({"evaluation", Model::Memory::bytes(shape(), {evaluation_rows, options.tokens,
                                                                          Keep::nothing, false})});
     return plan;
+  }
+  int smallest_world(const TrainerOptions& options, std::size_t bytes) const override {
+    return parscale::smallest_world<Model>(shape(), room_of(options), options.trainable,
+                                           model_.store().division(), model_.backend(), bytes);
   }
   void train(const TrainerOptions& options) override { trainer_.emplace(model_, options); }
   Index trained() const override { return model_.store().trained(); }
@@ -60,6 +65,10 @@ class CompiledModel final : public AnyModel {
   void resume(Index steps) override { trainer_->resume(steps); }
 
  private:
+  static typename Model::Room room_of(const TrainerOptions& options) {
+    return {options.sequences, options.tokens, options.keep, false};
+  }
+
   Model model_;
   Compute compute_;
   std::optional<Trainer<Model>> trainer_;

@@ -20,8 +20,9 @@ template <Architecture arch>
 std::unique_ptr<AnyModel> open_on_cpu(const Shape& shape, const Placement& at) {
   const CpuOptions options{.threads = at.threads};
   if (at.compute == Compute::float64)
-    return std::make_unique<CompiledModel<arch, Cpu<double>>>(shape, at.compute, Cpu<double>(options));
-  return std::make_unique<CompiledModel<arch, Cpu<float>>>(shape, at.compute, Cpu<float>(options));
+    return std::make_unique<CompiledModel<arch, Cpu<double>>>(shape, at.compute, Cpu<double>(options),
+                                                              at.ranks);
+  return std::make_unique<CompiledModel<arch, Cpu<float>>>(shape, at.compute, Cpu<float>(options), at.ranks);
 }
 
 }  // namespace parscale::program

@@ -16,13 +16,18 @@ DeviceReport device_report(const CudaBackend<S>& on, Compute compute) {
           .peak_flops = compute == Compute::float32 ? 0 : device.peak_flops(compute == Compute::tf32)};
 }
 
+template <Architecture arch, class B>
+std::unique_ptr<AnyModel> open_on_gpu(const Shape& shape, const Placement& at, B on) {
+  Ranks ranks = at.ranks;
+  if (at.connect_gpus) ranks.group = at.connect_gpus(on.stream());
+  return std::make_unique<CompiledModel<arch, B>>(shape, at.compute, std::move(on), ranks);
+}
+
 template <Architecture arch>
 std::unique_ptr<AnyModel> open_on_gpu(const Shape& shape, const Placement& at) {
   const CudaOptions options{.device = at.gpu.value_or(0), .tf32 = at.compute == Compute::tf32};
-  if (at.compute == Compute::bfloat16)
-    return std::make_unique<CompiledModel<arch, Cuda>>(shape, at.compute, Cuda(options));
-  return std::make_unique<CompiledModel<arch, CudaBackend<float>>>(shape, at.compute,
-                                                                   CudaBackend<float>(options));
+  if (at.compute == Compute::bfloat16) return open_on_gpu<arch>(shape, at, Cuda(options));
+  return open_on_gpu<arch>(shape, at, CudaBackend<float>(options));
 }
 
 }  // namespace parscale::program

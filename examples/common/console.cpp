@@ -16,6 +16,7 @@ namespace {
 
 constexpr int unforeseen = 1;
 constexpr int storage = 4;
+bool only_errors = false;
 
 /// "error: ..." or the like, its first word in colour.
 void print_labelled(const char* colour, const char* label, const std::string& text) noexcept {
@@ -29,7 +30,7 @@ void print_labelled(const char* colour, const char* label, const std::string& te
 }
 
 int fail(const std::string& text, int code) noexcept {
-  print_labelled("1;31", "error", text);
+  print_error(text);
   return code;
 }
 
@@ -101,8 +102,18 @@ int columns_of(std::FILE* stream) {
   return ::ioctl(::fileno(stream), TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : usual;
 }
 
-void print_note(const std::string& text) { print_labelled("36", "note", text); }
-void print_warning(const std::string& text) { print_labelled("1;33", "warning", text); }
+void print_note(const std::string& text) {
+  if (!only_errors) print_labelled("36", "note", text);
+}
+void print_warning(const std::string& text) {
+  if (!only_errors) print_labelled("1;33", "warning", text);
+}
+void print_error(const std::string& text) noexcept { print_labelled("1;31", "error", text); }
+
+void print_only_errors() {
+  only_errors = true;
+  if (std::freopen("/dev/null", "w", stdout) == nullptr) std::clearerr(stdout);
+}
 
 void print_quietly(std::FILE* stream, const std::string& text) noexcept {
   std::fwrite(text.data(), 1, text.size(), stream);

@@ -38,9 +38,12 @@ bool has_colours(std::FILE* stream);
 /// Columns of the terminal, 0 when the stream is none.
 int columns_of(std::FILE* stream);
 
-/// One line on standard error: "note: ..." or "warning: ...", coloured on a terminal.
+/// One line on standard error: "note: ..." or the like, coloured on a terminal.
 void print_note(const std::string& text);
 void print_warning(const std::string& text);
+void print_error(const std::string& text) noexcept;
+/// From now on this process prints errors alone: another one speaks for it.
+void print_only_errors();
 
 /// Writes and flushes; a closed pipe or a full disk behind the stream is not this program's failure.
 void print_quietly(std::FILE* stream, const std::string& text) noexcept;

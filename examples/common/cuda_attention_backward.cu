@@ -3,7 +3,8 @@
 
 namespace parscale {
 
-template void CudaBackend<BFloat16>::attend_heads_backward(int, int, const op::AttendBackward<BFloat16, float>&);
+template void CudaBackend<BFloat16>::attend_heads_backward(int, int,
+                                                           const op::AttendBackward<BFloat16, float>&);
 
 template void CudaBackend<float>::attend_heads_backward(int, int, const op::AttendBackward<float, float>&);
 

@@ -10,9 +10,9 @@ io::TrainingTensors<Tensor<T>> training_tensors(const ModelTensors<T>& model) {
     std::vector<Tensor<T>> out;
     for (const auto& t : tensors) {
       if constexpr (std::is_same_v<Tensor<T>, io::TensorSource<T>>)
-        out.push_back({t.name, t.extent, t.copy_out});
+        out.push_back({t.name, t.extent, t.copy_out, t.owned_part()});
       else
-        out.push_back({t.name, t.extent, t.copy_in});
+        out.push_back({t.name, t.extent, t.copy_in, t.owned_part()});
     }
     return out;
   };
@@ -23,14 +23,18 @@ io::TrainingTensors<Tensor<T>> training_tensors(const ModelTensors<T>& model) {
 
 void save_model(AnyModel& model, const io::ModelConfig& config, const std::filesystem::path& directory,
                 const io::SaveOptions& options) {
-  std::visit([&](const auto& t) { io::save_parameters(t.weights, config, directory, options); },
-             model.tensors());
+  std::visit(
+      [&](const auto& t) { io::save_parameters(t.weights, config, directory, options, model.ranks().group); },
+      model.tensors());
 }
 
 void save_model_into(AnyModel& model, const io::ModelConfig& config, const std::filesystem::path& directory,
                      const io::SaveOptions& options) {
-  std::visit([&](const auto& t) { io::save_parameters_into(t.weights, config, directory, options); },
-             model.tensors());
+  std::visit(
+      [&](const auto& t) {
+        io::save_parameters_into(t.weights, config, directory, options, model.ranks().group);
+      },
+      model.tensors());
 }
 
 std::uint64_t state_bytes(AnyModel& model) {
@@ -38,12 +42,19 @@ std::uint64_t state_bytes(AnyModel& model) {
                     model.tensors());
 }
 
-void save_state(AnyModel& model, io::CheckpointWriter& checkpoint, const io::TrainerState& state) {
-  std::visit(
-      [&](const auto& t) {
-        io::write_training_state(checkpoint, training_tensors<io::TensorSource>(t), state);
-      },
-      model.tensors());
+io::SavedCheckpoint save_state(AnyModel& model, const io::CheckpointRequest& request,
+                               const io::TrainerState& state) {
+  const Ranks& ranks = model.ranks();
+  const Division division = ranks.division();
+  const io::PartOwner owner{ranks.rank(), division.shares() ? division.world : 1};
+  const AnyTensors tensors = model.tensors();
+  return io::save_checkpoint(request, ranks.group, [&](auto& writer) {
+    std::visit(
+        [&](const auto& t) {
+          io::write_training_state(writer, training_tensors<io::TensorSource>(t), state, owner);
+        },
+        tensors);
+  });
 }
 
 io::TrainerState load_state(AnyModel& model, const std::filesystem::path& checkpoint) {

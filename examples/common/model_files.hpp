@@ -36,6 +36,7 @@ std::unique_ptr<AnyModel> open_model(const io::ModelConfig& config, const Weight
                                      const Placement& placement, LoadReport& report);
 
 /// A new Hugging Face directory, which replaces one of the same name; or its files into an existing folder.
+/// This and what follows is for all processes that share the model, together.
 void save_model(AnyModel& model, const io::ModelConfig& config, const std::filesystem::path& directory,
                 const io::SaveOptions& options);
 void save_model_into(AnyModel& model, const io::ModelConfig& config, const std::filesystem::path& directory,
@@ -43,7 +44,8 @@ void save_model_into(AnyModel& model, const io::ModelConfig& config, const std::
 
 /// The state of a run, bit for bit: weights, moments and the trainer's (io/training_state.hpp).
 std::uint64_t state_bytes(AnyModel& model);
-void save_state(AnyModel& model, io::CheckpointWriter& checkpoint, const io::TrainerState& state);
+io::SavedCheckpoint save_state(AnyModel& model, const io::CheckpointRequest& request,
+                               const io::TrainerState& state);
 io::TrainerState load_state(AnyModel& model, const std::filesystem::path& checkpoint);
 
 }  // namespace parscale::program

@@ -11,6 +11,7 @@
 #include <optional>
 #include <parscale/config.hpp>
 #include <parscale/io/json.hpp>
+#include <parscale/store/unit_map.hpp>
 #include <parscale/train/schedule.hpp>
 #include <string>
 #include <string_view>
@@ -33,7 +34,6 @@ struct ParscaleOptions {
 enum class Precision { automatic, float32, float64, bfloat16, tf32 };
 enum class Device { automatic, cpu, cuda };
 enum class Recompute { automatic, none, pointwise, layer };
-enum class Sharding { automatic, none, full };
 enum class Strategy { no, steps };
 
 /// Where a run starts: at the beginning, at the newest checkpoint of its output folder, or at a given one.
@@ -100,7 +100,9 @@ struct TrainingOptions {
   Precision dtype = Precision::automatic;
   Index threads = 0;  ///< 0: one a core
   Recompute recompute = Recompute::automatic;
-  Sharding sharding = Sharding::automatic;
+  Sharding sharding = Sharding::full;
+  bool deterministic = false;
+  Index ddp_timeout = 1800;  ///< seconds
 };
 
 /// Who gave a key, and how late: a later word outweighs an earlier one.

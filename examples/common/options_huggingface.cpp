@@ -78,9 +78,11 @@ void set_fsdp(Options& options, const io::Json& value) {
     refuse(options, "fsdp", "weights are not kept in host memory",
            "remove 'offload'; recompute=layer needs less memory");
   if (words.empty()) return;
-  const bool full = words.find("shard") != words.npos && words.find("no_shard") == words.npos;
-  translate(options, "fsdp", "sharding",
-            [&](TrainingOptions& t) { t.sharding = full ? Sharding::full : Sharding::none; });
+  const auto has = [&](const char* word) { return words.find(word) != words.npos; };
+  const Sharding sharding = has("no_shard") || !has("shard") ? Sharding::none
+                            : has("shard_grad_op")           ? Sharding::optimizer
+                                                             : Sharding::full;
+  translate(options, "fsdp", "sharding", [&](TrainingOptions& t) { t.sharding = sharding; });
 }
 
 /// The keyword arguments of Hugging Face's schedules that have a key here.
@@ -207,7 +209,6 @@ std::vector<Key> ignored_about_the_machine() {
       no_effect("ddp_find_unused_parameters", or_null(boolean()), {std::nullopt}, own_ranks),
       no_effect("ddp_bucket_cap_mb", or_null(integer(0)), {std::nullopt}, own_ranks),
       no_effect("ddp_broadcast_buffers", or_null(boolean()), {std::nullopt}, own_ranks),
-      no_effect("ddp_timeout", or_null(integer(0)), {1800}, own_ranks),
       no_effect("tpu_num_cores", or_null(integer(0)), {std::nullopt}, "there is no TPU support"),
       no_effect("tpu_metrics_debug", boolean(), {false}, "there is no TPU support"),
       no_effect("ray_scope", or_null(text()), {"last"},

@@ -158,8 +158,10 @@ std::vector<Key> machine_keys() {
                                             {"none", Recompute::none},
                                             {"pointwise", Recompute::pointwise},
                                             {"layer", Recompute::layer}});
-  const auto sharding =
-      choice<Sharding>({{"auto", Sharding::automatic}, {"none", Sharding::none}, {"full", Sharding::full}});
+  const auto sharding = choice<Sharding>({{"full", Sharding::full},
+                                          {"optimizer", Sharding::optimizer},
+                                          {"none", Sharding::none},
+                                          {"auto", Sharding::full}});
   return {
       key("device", &O::device, devices, "where to compute; auto: a GPU if there is one"),
       key("dtype", &O::dtype, precisions,
@@ -168,7 +170,12 @@ std::vector<Key> machine_keys() {
       key("recompute", &O::recompute, recompute,
           "what the backward computes again to need less memory: norms (pointwise), whole layers; auto: what "
           "fits a GPU"),
-      key("sharding", &O::sharding, sharding, "full: split weights and optimiser among processes"),
+      key("sharding", &O::sharding, sharding,
+          "what processes divide: weights, gradients and the optimiser (full), the optimiser alone, nothing"),
+      key("deterministic", &O::deterministic, boolean(),
+          "the same bits from any number of processes; sequences one at a time, on the CPU"),
+      key("ddp_timeout", &O::ddp_timeout, integer(1, 1 << 24),
+          "seconds that processes wait for one that hangs"),
   };
 }
 

@@ -6,18 +6,27 @@
 
 namespace parscale::program {
 
-Checkpoints::Checkpoints(const TrainingOptions& options, Identity identity)
-    : options_(options), lock_(options.output_dir), identity_(std::move(identity)) {}
+Checkpoints::Checkpoints(const TrainingOptions& options, Identity identity, RunRanks& ranks)
+    : options_(options), ranks_(ranks), identity_(std::move(identity)) {
+  if (ranks.first()) lock_.emplace(options_.output_dir);
+}
 
-std::optional<Resumption> Checkpoints::find() const {
-  const ResumeFrom& from = options_.resume_from_checkpoint;
-  if (!from) return std::nullopt;
+std::optional<Resumption> Checkpoints::find() {
+  if (!options_.resume_from_checkpoint) return std::nullopt;
+  Resumption found;
+  if (ranks_.first()) found = find_good();
+  found.checkpoint = ranks_.gather(found.checkpoint.string(), "the checkpoint to go on from").front();
+  if (!found.checkpoint.empty()) found.state = io::read_trainer_state(found.checkpoint);
+  return found;
+}
+
+Resumption Checkpoints::find_good() const {
   Resumption found;
   const auto use = [&](const io::GoodCheckpoint& good) {
     check_identity(good);
-    found.checkpoint = good.path;
-    found.state = io::read_trainer_state(good.path);
+    found.checkpoint = std::filesystem::absolute(good.path);
   };
+  const ResumeFrom& from = options_.resume_from_checkpoint;
   if (!from.checkpoint.empty()) {
     use(io::open_checkpoint(from.checkpoint));
     return found;
@@ -57,27 +66,21 @@ std::filesystem::path Checkpoints::save(AnyModel& model, const io::TrainerState&
                                       .bytes = state_bytes(model),
                                       .keep = options_.save_total_limit.value_or(0),
                                       .metadata = identity_};
-  const auto saved =
-      io::save_checkpoint(request, [&](io::CheckpointWriter& writer) { save_state(model, writer, state); });
+  const io::SavedCheckpoint saved = save_state(model, request, state);
   if (!saved.warning.empty()) print_warning(saved.warning);
   last_save_ = std::chrono::steady_clock::now();
   return saved.path;
 }
 
-std::optional<std::filesystem::path> Checkpoints::save_when_due(AnyModel& model,
-                                                                const io::TrainerState& state) {
-  if (options_.save_strategy == Strategy::steps && state.step % options_.save_steps == 0)
-    return save(model, state, false);
+Due Checkpoints::due(Index step) const {
+  if (options_.save_strategy == Strategy::steps && step % options_.save_steps == 0) return Due::regular;
   const std::chrono::duration<double, std::ratio<60>> minutes = std::chrono::steady_clock::now() - last_save_;
-  if (options_.resume_every_minutes > 0 && minutes.count() >= options_.resume_every_minutes)
-    return save(model, state, true);
-  return std::nullopt;
+  const bool late = options_.resume_every_minutes > 0 && minutes.count() >= options_.resume_every_minutes;
+  return late ? Due::rolling : Due::nothing;
 }
 
-std::filesystem::path Checkpoints::save_now(AnyModel& model, const io::TrainerState& state) {
-  return save(model, state, true);
+void Checkpoints::finish() {
+  if (ranks_.first()) io::remove_rolling_checkpoints(options_.output_dir);
 }
-
-void Checkpoints::finish() { io::remove_rolling_checkpoints(options_.output_dir); }
 
 }  // namespace parscale::program

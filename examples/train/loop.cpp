@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <optional>
 #include <parscale/train/flops.hpp>
 
 #include "common/chart.hpp"
@@ -33,11 +36,12 @@ class Loop {
 
   int run() {
     say_where_it_starts();
-    io::write_file(fs::path(options_.output_dir) / "training.yaml", to_yaml(run_.options));
+    if (run_.ranks.first())
+      io::write_file(fs::path(options_.output_dir) / "training.yaml", to_yaml(run_.options));
     if (options_.eval_on_start && evaluates()) evaluate();
     while (state_.step < options_.max_steps) {
       step();
-      if (stop_.arrived()) return stopped();
+      if (stop_signal_ != 0) return stopped();
     }
     finish();
     return 0;
@@ -53,7 +57,8 @@ class Loop {
     return state;
   }
 
-  MetricsFile open_metrics() const {
+  std::optional<MetricsFile> open_metrics() const {
+    if (!run_.ranks.first()) return std::nullopt;
     fs::create_directories(metrics_file_.parent_path());
     return state_.step > 0 ? MetricsFile::resume(metrics_file_, state_.step)
                            : MetricsFile::start(metrics_file_);
@@ -69,58 +74,115 @@ class Loop {
   }
 
   void step() {
-    std::vector<Batch> batches;
-    Index counted = 0;
-    for (Index i = 0; i < run_.batches.count(); ++i) {
-      batches.push_back(
-          run_.data->batch(state_.sequences_consumed + i * run_.batches.micro, run_.batches.micro));
-      counted += batches.back().counted();
-    }
+    const auto began = std::chrono::steady_clock::now();
+    run_.ranks.begin_step(state_.step + 1);
+    const std::vector<Batch> batches = own_batches();
     const double rate = run_.schedule(state_.step);
     const StepResult result = run_.model->step(batches, rate);
     ++state_.step;
     state_.sequences_consumed += run_.batches.global;
-    state_.tokens_consumed += counted;
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - began;
+    const Told told = tell(seconds.count(), batches);
+    state_.tokens_consumed += told.counted;
+    stop_signal_ = told.signal;
     progress_.advance(state_.step);
-    log(result, rate);
+    log(result, rate, told);
     if (evaluates() && (state_.step % options_.eval_steps == 0 || state_.step == options_.max_steps))
       evaluate();
-    if (const auto saved = run_.checkpoints->save_when_due(*run_.model, state_)) {
-      progress_.say("saved     " + saved->string());
+    if (told.due != Due::nothing) {
+      const auto saved = run_.checkpoints->save(*run_.model, state_, told.due == Due::rolling);
+      progress_.say("saved     " + saved.string());
       draw_chart();
     }
     progress_.skip_time();
   }
 
-  void log(const StepResult& result, double rate) {
-    const double speed = progress_.tokens_per_second();
+  /// This rank's share of the global batch's micro-batches.
+  std::vector<Batch> own_batches() const {
+    const Stretch own = share_of(run_.batches.count(), run_.ranks.rank(), run_.ranks.world());
+    std::vector<Batch> batches;
+    for (Index i = own.first; i < own.first + own.count; ++i)
+      batches.push_back(
+          run_.data->batch(state_.sequences_consumed + i * run_.batches.micro, run_.batches.micro));
+    return batches;
+  }
+
+  /// What all ranks say of a step, in one exchange.
+  struct Told {
+    Index counted = 0;                ///< positions of the global batch that counted
+    double fastest = 0, slowest = 0;  ///< seconds of a rank
+    double memory = 0;                ///< of the rank that has most in use
+    int signal = 0;                   ///< that came to any of them; 0: none
+    Due due = Due::nothing;           ///< by the first rank's clock
+  };
+  Told tell(double seconds, const std::vector<Batch>& batches) {
+    Index counted = 0;
+    for (const Batch& batch : batches) counted += batch.counted();
+    const double mine[] = {static_cast<double>(counted), seconds, memory_in_use(),
+                           static_cast<double>(stop_.signal()),
+                           static_cast<double>(run_.checkpoints->due(state_.step))};
+    const std::vector<double> all = run_.ranks.gather(mine);
+    Told told{.fastest = seconds, .slowest = seconds, .due = static_cast<Due>(static_cast<int>(all[4]))};
+    for (std::size_t i = 0; i < all.size(); i += std::size(mine)) {
+      told.counted += static_cast<Index>(all[i]);
+      told.fastest = std::min(told.fastest, all[i + 1]);
+      told.slowest = std::max(told.slowest, all[i + 1]);
+      told.memory = std::max(told.memory, all[i + 2]);
+      told.signal = std::max(told.signal, static_cast<int>(all[i + 3]));
+    }
+    return told;
+  }
+
+  double memory_in_use() const {
     const DeviceReport device = run_.model->device();
-    const double mfu = device.peak_flops > 0 ? speed * flops_a_token_ / device.peak_flops : 0;
-    const std::uint64_t memory = device.memory > 0 ? device.in_use : peak_memory();
-    metrics_.append({{"step", state_.step},
-                     {"loss", result.loss},
-                     {"grad_norm", result.grad_norm},
-                     {"learning_rate", rate},
-                     {"tokens", state_.tokens_consumed},
-                     {"tokens_per_second", std::round(speed)},
-                     {"memory", memory},
-                     {"mfu", mfu}});
+    return static_cast<double>(device.memory > 0 ? device.in_use : peak_memory());
+  }
+
+  void log(const StepResult& result, double rate, const Told& told) {
+    const double speed = progress_.tokens_per_second();
+    const double peak_flops = run_.model->device().peak_flops * run_.ranks.world();
+    const double mfu = peak_flops > 0 ? speed * flops_a_token_ / peak_flops : 0;
+    const auto memory = static_cast<std::uint64_t>(told.memory);
+    io::Json line{{"step", state_.step},
+                  {"loss", result.loss},
+                  {"grad_norm", result.grad_norm},
+                  {"learning_rate", rate},
+                  {"tokens", state_.tokens_consumed},
+                  {"tokens_per_second", std::round(speed)},
+                  {"memory", memory},
+                  {"mfu", mfu}};
+    if (run_.ranks.together()) {
+      line["fastest_rank_seconds"] = told.fastest;
+      line["slowest_rank_seconds"] = told.slowest;
+    }
+    record(line);
     const bool first = options_.logging_first_step && state_.step == 1;
     if (!first && state_.step % options_.logging_steps != 0 && state_.step != options_.max_steps) return;
     progress_.log({state_.step, result.loss, result.grad_norm, rate, memory, mfu});
   }
 
+  void record(const io::Json& line) {
+    if (metrics_) metrics_->append(line);
+  }
+
+  /// Batches go round the ranks; the sum is taken in the batches' order, whoever has computed them.
   void evaluate() {
+    std::vector<Batch> batches = run_.data->evaluation(options_.per_device_eval_batch_size);
+    std::erase_if(batches, [](const Batch& batch) { return batch.counted() == 0; });
+    const auto world = static_cast<std::size_t>(run_.ranks.world());
     double sum = 0;
     Index tokens = 0;
-    for (const Batch& batch : run_.data->evaluation(options_.per_device_eval_batch_size)) {
-      const Index counted = batch.counted();
-      if (counted == 0) continue;
-      sum += run_.model->loss(batch) * static_cast<double>(counted);
-      tokens += counted;
+    for (std::size_t first = 0; first < batches.size(); first += world) {
+      const std::size_t own = first + static_cast<std::size_t>(run_.ranks.rank());
+      const double loss = run_.model->loss(batches[std::min(own, batches.size() - 1)]);
+      const std::vector<double> losses = run_.ranks.gather({&loss, 1});
+      for (std::size_t i = first; i < std::min(first + world, batches.size()); ++i) {
+        sum += losses[i - first] * static_cast<double>(batches[i].counted());
+        tokens += batches[i].counted();
+      }
     }
     last_evaluation_ = sum / static_cast<double>(tokens);
-    metrics_.append({{"step", state_.step}, {"eval_loss", last_evaluation_}, {"eval_tokens", tokens}});
+    record({{"step", state_.step}, {"eval_loss", last_evaluation_}, {"eval_tokens", tokens}});
     progress_.say(fmt::format("evaluated step {}: held-out loss {:.4f}, perplexity {:.2f} over {} tokens",
                               state_.step, last_evaluation_, std::exp(last_evaluation_),
                               write_count(static_cast<double>(tokens))));
@@ -128,6 +190,7 @@ class Loop {
 
   /// A picture is no reason to lose a run.
   void draw_chart() {
+    if (!run_.ranks.first()) return;
     try {
       const std::string name =
           options_.run_name.value_or(fmt::format("P = {}", run_.config.architecture.replicas));
@@ -139,12 +202,12 @@ class Loop {
   }
 
   int stopped() {
-    const auto saved = run_.checkpoints->save_now(*run_.model, state_);
+    const auto saved = run_.checkpoints->save(*run_.model, state_, true);
     draw_chart();
-    progress_.say(fmt::format("stopped   after step {} by signal {}; saved {}", state_.step, stop_.signal(),
+    progress_.say(fmt::format("stopped   after step {} by signal {}; saved {}", state_.step, stop_signal_,
                               saved.string()));
     progress_.say("go on     with the same command and training.resume_from_checkpoint=true");
-    return 128 + stop_.signal();
+    return 128 + stop_signal_;
   }
 
   void finish() {
@@ -161,10 +224,11 @@ class Loop {
   StopRequest stop_;
   io::TrainerState state_;
   fs::path metrics_file_;
-  MetricsFile metrics_;
+  std::optional<MetricsFile> metrics_;
   Progress progress_;
   double flops_a_token_;
   double last_evaluation_ = 0;
+  int stop_signal_ = 0;
 };
 
 }  // namespace

@@ -1,6 +1,6 @@
 // parscale-train: trains a parallel-scaled model on text; from a checkpoint or from scratch, and on from
-// where it stopped. The way of a run: options -> prepare (model, text, plan) -> train (steps, checkpoints,
-// the finished model).
+// where it stopped. The way of a run: options -> ranks (who shares it) -> prepare (model, text, plan) ->
+// train (steps, checkpoints, the finished model).
 #include "common/console.hpp"
 #include "common/options.hpp"
 #include "common/placement.hpp"
@@ -22,7 +22,11 @@ std::string help() {
 int main(int argc, char** argv) {
   using namespace parscale::program;
   return run_main(argc, argv, {.name = "parscale-train", .help = help}, [](const auto& words) {
-    Run run = prepare(parse_program_options(words, this_machine()));
-    return train(run);
+    const Options options = parse_program_options(words, this_machine());
+    RunRanks ranks(options);
+    return ranks.run([&] {
+      Run run = prepare(options, ranks);
+      return train(run);
+    });
   });
 }

@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
+
 #include "common/console.hpp"
 #include "common/load_report.hpp"
 #include "common/options_model.hpp"
-#include "common/placement.hpp"
 #include "common/progress.hpp"
 
 namespace parscale::program {
@@ -13,13 +15,21 @@ namespace {
 
 void say(const std::string& line) { print_quietly(stdout, line + "\n"); }
 
-/// The largest part of the global batch that fits the per-device batch and divides it evenly.
-BatchPlan batch_plan(const TrainingOptions& t) {
+/// The largest part of the global batch that fits the per-device batch, divides it evenly, and leaves the
+/// busiest rank with the fewest sequences.
+Index micro_batch(Index global, Index most, Index world) {
+  const auto busiest = [&](Index micro) { return (global / micro + world - 1) / world * micro; };
+  Index best = 1;
+  for (Index micro = 2; micro <= std::min(most, global); ++micro)
+    if (global % micro == 0 && busiest(micro) <= busiest(best)) best = micro;
+  return best;
+}
+
+BatchPlan batch_plan(const TrainingOptions& t, Index world) {
   const Index global =
-      t.global_batch_size.value_or(t.per_device_train_batch_size * t.gradient_accumulation_steps);
-  Index micro = std::min(t.per_device_train_batch_size, global);
-  while (global % micro != 0) --micro;
-  if (micro != t.per_device_train_batch_size)
+      t.global_batch_size.value_or(t.per_device_train_batch_size * t.gradient_accumulation_steps * world);
+  const Index micro = t.deterministic ? 1 : micro_batch(global, t.per_device_train_batch_size, world);
+  if (micro != t.per_device_train_batch_size && !t.deterministic)
     print_note(fmt::format("{} sequences a pass, so that they divide the global batch of {}", micro, global));
   return {global, micro};
 }
@@ -126,12 +136,14 @@ void print_model(const Run& run) {
 
 void print_text(const Run& run) {
   const TrainingOptions& t = run.options.training;
+  const std::string ranks =
+      run.ranks.together() ? fmt::format(" on each of {} ranks", run.ranks.world()) : "";
   const double tokens =
       static_cast<double>(t.max_steps * run.batches.global) * static_cast<double>(t.max_length);
   say(fmt::format("text      {}", run.data->summary(t.max_steps * run.batches.global)));
-  say(fmt::format("plan      {} steps of {} sequences of {} tokens = {} tokens; {} sequences a pass, {}",
+  say(fmt::format("plan      {} steps of {} sequences of {} tokens = {} tokens; {} sequences a pass, {}{}",
                   t.max_steps, run.batches.global, t.max_length, write_count(tokens), run.batches.micro,
-                  run.model->device().name));
+                  run.model->device().name, ranks));
 }
 
 const char* word_of(Keep keep) {
@@ -160,6 +172,8 @@ MemoryPlan plan_of(const Run& run, const TrainerOptions& trainer) {
   other = run.trainer;
   other.trainable = Trainable("prefix,aggregate");
   offer("training.trainable=prefix,aggregate", other);
+  if (const int world = run.model->smallest_world(run.trainer, room); world > run.ranks.world())
+    remedy += (remedy.empty() ? "" : ", or ") + std::to_string(world) + " GPUs that share the model";
   throw ConfigurationError(
       {.what = "The run does not fit the GPU",
        .where = run.model->device().name,
@@ -169,8 +183,16 @@ MemoryPlan plan_of(const Run& run, const TrainerOptions& trainer) {
 
 /// What a GPU holds besides this plan, of which the weights are there already: CUDA itself, other programs.
 std::size_t others_on(const DeviceReport& device, const MemoryPlan& plan) {
-  const std::size_t weights = plan.lines.front().bytes;
+  std::size_t weights = 0;
+  for (const auto& line : plan.lines)
+    if (line.what.ends_with("weights")) weights += line.bytes;
   return device.in_use > weights ? device.in_use - weights : 0;
+}
+
+/// Whether something holds on every rank.
+bool all_say(RunRanks& ranks, bool here) {
+  const auto answers = ranks.gather(here ? "yes" : "no", "what fits");
+  return std::ranges::count(answers, "yes") == std::ssize(answers);
 }
 
 /// On a GPU: as little is computed twice as fits, unless the options say.
@@ -182,7 +204,7 @@ void choose_recomputation(Run& run) {
   if (run.options.training.recompute == Recompute::automatic)
     for (Keep keep : {Keep::everything, Keep::products, Keep::layer_inputs}) {
       run.trainer.keep = keep;
-      if (fits()) break;
+      if (all_say(run.ranks, fits())) break;
     }
   if (!fits()) fail_to_fit(run, room);
   say(fmt::format("keeping   training.recompute={}", word_of(run.trainer.keep)));
@@ -201,19 +223,35 @@ void print_memory(const Run& run, std::uint64_t program) {
   say(fmt::format("memory    {} planned: {}", bytes_text(plan.total()), lines));
 }
 
+/// What was resolved from files that each rank has read for itself.
+void check_files_agree(const Run& run) {
+  run.ranks.check_agreement({{"model", io::to_json(run.config).dump()},
+                             {"text, tokenizer or seed", fmt::format("{:016x}", run.data->fingerprint())}});
+}
+
+/// A launcher that starts a failed run again has the same words for it as the first time.
+Options resuming_when_restarted(Options options, const RunRanks& ranks) {
+  TrainingOptions& t = options.training;
+  if (ranks.restarted() && !t.resume_from_checkpoint && !t.overwrite_output_dir) {
+    t.resume_from_checkpoint.latest = true;
+    options.notes.emplace_back("started again after a failure: going on from the newest checkpoint");
+  }
+  return options;
+}
+
 }  // namespace
 
-Run prepare(const Options& options) {
+Run prepare(const Options& given, RunRanks& ranks) {
+  const Options options = resuming_when_restarted(given, ranks);
   const TrainingOptions& t = options.training;
   for (const auto& note : options.notes) print_note(note);
   for (const auto& warning : options.warnings) print_warning(warning);
-  if (t.sharding == Sharding::full) print_note("training.sharding has no effect in one process");
-  check_output(t);
+  if (options.is_given("training.sharding") && !ranks.together())
+    print_note("training.sharding has no effect in one process");
+  if (ranks.first()) check_output(t);
   Start start = start_of(options);
-  Run run;
-  run.options = options;
-  run.config = start.config;
-  run.batches = batch_plan(t);
+  Run run{.ranks = ranks, .options = options, .config = start.config};
+  run.batches = batch_plan(t, ranks.world());
   run.schedule = schedule_of(t);
   run.trainer = trainer_of(t, run.batches);
 
@@ -227,14 +265,15 @@ Run prepare(const Options& options) {
                               .where = start.tokenizer.string(),
                               .why = fmt::format("{} tokens, the model's vocabulary has {}",
                                                  run.data->vocabulary(), run.config.shape.vocabulary)});
+  check_files_agree(run);
   run.checkpoints =
-      std::make_unique<Checkpoints>(t, identity_of(options, run.config, run.batches, *run.data));
+      std::make_unique<Checkpoints>(t, identity_of(options, run.config, run.batches, *run.data), ranks);
   run.resumed = run.checkpoints->find();
   const std::uint64_t program = current_memory();
 
   LoadReport report;
   const WeightSource source{.checkpoint = start.checkpoint, .seed = static_cast<std::uint64_t>(t.seed)};
-  run.model = open_model(run.config, source, placement_of(t), report);
+  run.model = open_model(run.config, source, ranks.placement(t), report);
   print_load_report(report);
   choose_recomputation(run);
   print_memory(run, program);

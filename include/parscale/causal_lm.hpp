@@ -38,9 +38,9 @@ class BasicCausalLM {
   using Room = typename Memory::Room;
 
   /// A model with weights drawn from `seed` (core/initialise.hpp). Throws ConfigurationError on a bad shape.
-  BasicCausalLM(const Shape& shape, std::uint64_t seed, B on = B());
+  BasicCausalLM(const Shape& shape, std::uint64_t seed, B on = B(), typename Store::Options store = {});
   /// A model whose weights the caller fills in at once: by initialise(), or from a file.
-  BasicCausalLM(const Shape& shape, Uninitialised, B on = B());
+  BasicCausalLM(const Shape& shape, Uninitialised, B on = B(), typename Store::Options store = {});
 
   /// Draws all weights from `seed`.
   void initialise(std::uint64_t seed);
@@ -71,6 +71,9 @@ class BasicCausalLM {
   /// Adds the gradients of one micro-batch to the store's, and returns its share of the loss: the sum over
   /// its counted positions times `scale` (one over the positions that count in the whole global batch).
   double loss_and_gradients(const Batch& batch, double scale, Memory& memory);
+  /// Takes part in a pass of processes that have a micro-batch more: asks the store for the same units in the
+  /// same order, and adds nothing.
+  void accompany();
 
   /// The way from loaded ids to the merged stream [N,H]; `cache` holds earlier tokens, a layer each, or is
   /// empty.
@@ -100,12 +103,14 @@ template <Architecture arch, Backend B, template <Architecture, class> class Sto
 using CausalLM = BasicCausalLM<canonical(arch), B, StoreOf>;
 
 template <Architecture arch, Backend B, template <Architecture, class> class StoreOf>
-BasicCausalLM<arch, B, StoreOf>::BasicCausalLM(const Shape& shape, Uninitialised, B on)
-    : on_(std::move(on)), shape_((check(arch, shape), shape)), store_(shape_, on_) {}
+BasicCausalLM<arch, B, StoreOf>::BasicCausalLM(const Shape& shape, Uninitialised, B on,
+                                               typename Store::Options store)
+    : on_(std::move(on)), shape_((check(arch, shape), shape)), store_(shape_, on_, store) {}
 
 template <Architecture arch, Backend B, template <Architecture, class> class StoreOf>
-BasicCausalLM<arch, B, StoreOf>::BasicCausalLM(const Shape& shape, std::uint64_t seed, B on)
-    : BasicCausalLM(shape, Uninitialised{}, std::move(on)) {
+BasicCausalLM<arch, B, StoreOf>::BasicCausalLM(const Shape& shape, std::uint64_t seed, B on,
+                                               typename Store::Options store)
+    : BasicCausalLM(shape, Uninitialised{}, std::move(on), store) {
   initialise(seed);
 }
 
@@ -149,7 +154,7 @@ void BasicCausalLM<arch, B, StoreOf>::backward(Memory& memory) {
   {
     Arena::Frame frame(memory.scratch());
     auto top = store_.top();
-    auto d_top = store_.top_gradients();
+    auto d_top = store_.top_gradients(on_);
     View<S> d_streams = arch.replicas == 1
                             ? memory.d_merged
                             : memory.scratch().template take<S>(memory.aggregation.streams.extent);
@@ -162,11 +167,11 @@ void BasicCausalLM<arch, B, StoreOf>::backward(Memory& memory) {
     const auto slot = static_cast<std::size_t>(i);
     if (memory.room().keep == Keep::layer_inputs) forward_layer(i, memory.again, memory, {});
     auto weights = store_.layer(i);
-    auto d_weights = store_.layer_gradients(i);
+    auto d_weights = store_.layer_gradients(i, on_);
     Blocks::Layer::backward(*weights, *d_weights, crosses<arch>(shape_, i), memory.streams[slot],
                             memory.d_stream, memory.layers[slot], at);
   }
-  Blocks::Bottom::backward(*store_.embedding_gradients(), memory.ids, memory.d_stream, at);
+  Blocks::Bottom::backward(*store_.embedding_gradients(on_), memory.ids, memory.d_stream, at);
 }
 
 template <Architecture arch, Backend B, template <Architecture, class> class StoreOf>
@@ -176,30 +181,46 @@ double BasicCausalLM<arch, B, StoreOf>::loss_and_gradients(const Batch& batch, d
   memory.load(batch, {}, on_);
   const double loss = head_loss(forward(memory), scale, memory.d_merged, memory);
   backward(memory);
-  store_.finish();
+  store_.finish(on_);
   return loss;
 }
 
 template <Architecture arch, Backend B, template <Architecture, class> class StoreOf>
 double BasicCausalLM<arch, B, StoreOf>::head_loss(In<S> merged, double scale, Out<S> d_merged,
                                                   Memory& memory) {
-  auto bottom = store_.embedding();
-  auto top = store_.top();
-  if (!d_merged)
-    return LmHead<B>::loss(shape_.tied ? bottom->embed_tokens : top->lm_head, merged, memory.targets, scale,
-                           on_);
-  auto d_bottom = store_.embedding_gradients();
-  auto d_top = store_.top_gradients();
-  return LmHead<B>::loss_and_gradients(shape_.tied ? bottom->embed_tokens : top->lm_head,
-                                       shape_.tied ? d_bottom->embed_tokens : d_top->lm_head, merged,
-                                       memory.targets, scale, d_merged, on_);
+  const auto loss = [&](In<S> weight, Out<W> d_weight) {
+    return d_merged
+               ? LmHead<B>::loss_and_gradients(weight, d_weight, merged, memory.targets, scale, d_merged, on_)
+               : LmHead<B>::loss(weight, merged, memory.targets, scale, on_);
+  };
+  // What the store lends is given back at the end of each full expression.
+  if (shape_.tied)
+    return loss(store_.embedding()->embed_tokens,
+                d_merged ? store_.embedding_gradients(on_)->embed_tokens : Out<W>{});
+  return loss(store_.top()->lm_head, d_merged ? store_.top_gradients(on_)->lm_head : Out<W>{});
+}
+
+template <Architecture arch, Backend B, template <Architecture, class> class StoreOf>
+void BasicCausalLM<arch, B, StoreOf>::accompany() {
+  store_.embedding();
+  for (Index i = 0; i < shape_.layers; ++i) store_.layer(i);
+  store_.top();
+  if (shape_.tied)
+    store_.embedding(), store_.embedding_gradients(on_);
+  else
+    store_.top(), store_.top_gradients(on_);
+  store_.top(), store_.top_gradients(on_);
+  for (Index i = shape_.layers; i-- > 0;) store_.layer(i), store_.layer_gradients(i, on_);
+  store_.embedding_gradients(on_);
+  store_.finish(on_);
 }
 
 template <Architecture arch, Backend B, template <Architecture, class> class StoreOf>
 void BasicCausalLM<arch, B, StoreOf>::head(In<S> x, Out<W> out) {
-  auto bottom = store_.embedding();
-  auto top = store_.top();
-  LmHead<B>::logits(shape_.tied ? bottom->embed_tokens : top->lm_head, x, out, on_);
+  if (shape_.tied)
+    LmHead<B>::logits(store_.embedding()->embed_tokens, x, out, on_);
+  else
+    LmHead<B>::logits(store_.top()->lm_head, x, out, on_);
 }
 
 template <Architecture arch, Backend B, template <Architecture, class> class StoreOf>

@@ -6,6 +6,7 @@
 #include <parscale/backend/cuda/append.cuh>
 #include <parscale/backend/cuda/attend_replicas.cuh>
 #include <parscale/backend/cuda/attention_backward.cuh>
+#include <parscale/backend/cuda/device.hpp>
 
 #include "attention_cases.cuh"
 
@@ -291,6 +292,10 @@ void test_all(const cuda::Launch& on, const Case& c, unsigned seed) {
 
 int main(int count, char** arguments) {
   const unsigned cases = count > 1 ? static_cast<unsigned>(std::atoi(arguments[1])) : 60;
+  if (cuda::device_count() == 0) {
+    std::printf("skipped: there is no GPU\n");
+    return 4;
+  }
   cudaDeviceProp device{};
   check(cudaGetDeviceProperties(&device, 0), "device");
   cuda::Scratch scratch;

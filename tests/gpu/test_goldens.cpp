@@ -28,17 +28,44 @@ int run_on_gpu() {
   return ran;
 }
 
+/// bfloat16 against the goldens, and against how far PyTorch's bfloat16 lies from them
+/// (make_bfloat16_errors.py).
+template <Architecture arch>
+void compare_bfloat16(const char* name) {
+  const auto folder = goldens() / name;
+  INFO("case " << name);
+  const io::Json peer = io::read_json(folder / "bfloat16.json");
+  const io::SafetensorsFile expected(folder / "expected.safetensors");
+  const auto ids = read<std::int64_t>(expected, "input_ids");
+  const auto tokens = expected.find("input_ids")->shape[1];
+  const Batch batch = batch_of({ids.begin(), ids.end()}, static_cast<Index>(ids.size()) / tokens);
+  auto model = CausalLM<arch, Cuda>::load(folder);
+  const Results is = results_of(model, batch, Keep::products);
+  Results should;
+  for (const auto& info : expected.tensors())
+    if (info.name.starts_with("grad.")) {
+      const auto values = read<float>(expected, info.name);
+      should.gradients[info.name.substr(5)].assign(values.begin(), values.end());
+    }
+  const auto logits = read<float>(expected, "logits");
+  CHECK(largest_difference(is.logits, logits) / largest(logits) <= 2 * peer["logits"].get<double>());
+  CHECK(gradient_error(is, should) <= 2 * peer["gradients"].get<double>());
+}
+
 }  // namespace
+
+TEST_CASE("bfloat16 lies at most twice as far from float64 as PyTorch's") {
+  PARSCALE_NEEDS_A_GPU();
+  compare_bfloat16<on_gpu(64, 4)>("p4_hd64_long");
+  compare_bfloat16<on_gpu(64, 4, CrossAttention::sublayer)>("p4_hd64_sublayer");
+  compare_bfloat16<on_gpu(128, 2, CrossAttention::expanded)>("p2_hd128_expanded");
+  compare_bfloat16<on_gpu(128, 8)>("p8_hd128_long");
+}
 
 TEST_CASE("Golden cases on a GPU") {
   PARSCALE_NEEDS_A_GPU();
-  using enum CrossAttention;
-  constexpr auto all = LayerSet::at_run_time();
-  const int ran = run_on_gpu<
-      Architecture{.head_dim = 64, .replicas = 4},
-      Architecture{.head_dim = 64, .replicas = 4, .cross_attention = sublayer, .cross_layers = all},
-      Architecture{.head_dim = 128, .replicas = 2, .cross_attention = expanded, .cross_layers = all},
-      Architecture{.head_dim = 128, .replicas = 8}>();
+  const int ran = run_on_gpu<on_gpu(64, 4), on_gpu(64, 4, CrossAttention::sublayer),
+                             on_gpu(128, 2, CrossAttention::expanded), on_gpu(128, 8)>();
   CHECK(ran >= 4);
 }
 

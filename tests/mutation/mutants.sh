@@ -105,8 +105,8 @@ mutant "AdamW's rate is not corrected for the moments' start" backend/cpu/adamw.
 mutant "the update takes gradients that were not clipped" train/trainer.hpp \
   's/clip_factor(norm, options_.max_grad_norm), /1.0, /' \
   train/test_trainer "The reported norm"
-mutant "gradients of the last step stay" train/trainer.hpp \
-  's/model_.store().zero_gradients(model_.backend());//' \
+mutant "gradients of the last step stay" store/local_store.hpp \
+  's/^    zero_gradients(on);//' \
   train/test_trainer "Steps are counted"
 mutant "a gradient that is not finite is let through" train/trainer.hpp \
   's/if (!std::isfinite(sum)) fail_gradient/if (false) fail_gradient/' \

@@ -224,7 +224,8 @@ TEST_CASE("gradient_checkpointing becomes recompute") {
 
 TEST_CASE("fsdp becomes sharding") {
   CHECK(from_words({"training.fsdp=full_shard auto_wrap"}).training.sharding == Sharding::full);
-  CHECK(from_words({"training.fsdp=['shard_grad_op', 'auto_wrap']"}).training.sharding == Sharding::full);
+  CHECK(from_words({"training.fsdp=['shard_grad_op', 'auto_wrap']"}).training.sharding ==
+        Sharding::optimizer);
   CHECK(from_words({"training.fsdp=True"}).training.sharding == Sharding::full);
   CHECK(from_words({"training.fsdp=no_shard"}).training.sharding == Sharding::none);
 }

@@ -86,9 +86,9 @@ void change_weights(Model& model, F f) {
   using T = ScalarOf<Model>;
   model.store().each([&](const Owned<T>& p) {
     std::vector<T> values(static_cast<std::size_t>(p.weight.count()));
-    model.backend().to_host(p.weight, values.data());
+    model.backend().to_host(p.weight.flat(), values.data());
     f(std::string(p.name), values);
-    model.backend().from_host(values.data(), p.weight);
+    model.backend().from_host(values.data(), p.weight.flat());
   });
 }
 
@@ -125,7 +125,7 @@ Tensors<ScalarOf<Model>> gradients_of(Model& model) {
   model.store().each([&](const Owned<T>& p) {
     if (!p.gradient) return;
     std::vector<T> values(static_cast<std::size_t>(p.gradient.count()));
-    model.backend().to_host(p.gradient, values.data());
+    model.backend().to_host(p.gradient.flat(), values.data());
     all[std::string(p.name)] = values;
   });
   return all;

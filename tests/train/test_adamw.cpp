@@ -24,11 +24,11 @@ struct Store {
     for (auto& p : parameters) {
       const Extent extent{static_cast<Index>(p.weight.size())};
       const auto trained = [&](std::vector<double>& v) {
-        return p.frozen ? View<double>{} : View<double>{v.data(), extent};
+        return p.frozen ? Part<double>{} : Part<double>{v.data(), extent.count()};
       };
       f(Owned<double>{.name = p.name,
                       .extent = extent,
-                      .weight = {p.weight.data(), extent},
+                      .weight = {p.weight.data(), extent.count()},
                       .gradient = trained(p.gradient),
                       .first = trained(p.first),
                       .second = trained(p.second)});

@@ -262,6 +262,7 @@ concept Backend = requires(B& on, std::size_t bytes, In<Scalar<B>> in, Out<Scala
   { on.allocate(bytes) } -> std::same_as<typename B::Buffer>;
   {on.fill_zero(wide_out)};
   {on.copy(in, out)};
+  {on.copy_wide(wide, wide_out)};
   {on.to_host(wide, host)};
   {on.from_host(const_host, wide_out)};
   {on.round(wide, out)};

@@ -102,15 +102,21 @@ concept Communicator = requires(C& on, const C& as, std::span<const std::byte> b
   requires requires(typename C::Pending pending) { pending.wait(); };
 };
 
+/// All that the following ask for.
+template <class C>
+concept Sharing = requires(C& on, std::span<const std::byte> bytes) {
+  { on.share(bytes) } -> std::same_as<std::vector<std::byte>>;
+};
+
 /// Returns once every rank has come here.
-template <Communicator C>
+template <Sharing C>
 void barrier(C& on) {
   const std::byte here{};
   on.share({&here, 1});
 }
 
 /// `values` of every rank, rank after rank; all give the same number of them.
-template <Communicator C>
+template <Sharing C>
 std::vector<double> gather_values(C& on, std::span<const double> values) {
   const std::vector<std::byte> bytes = on.share(std::as_bytes(values));
   std::vector<double> all(bytes.size() / sizeof(double));
@@ -119,7 +125,7 @@ std::vector<double> gather_values(C& on, std::span<const double> values) {
 }
 
 /// Adds a few host numbers over all ranks, in rank order, in place: the same bits everywhere.
-template <Communicator C>
+template <Sharing C>
 void sum_values(C& on, std::span<double> values) {
   const std::vector<double> all = gather_values(on, values);
   for (std::size_t i = 0; i < values.size(); ++i) {
@@ -129,7 +135,7 @@ void sum_values(C& on, std::span<double> values) {
 }
 
 /// Whether any rank says yes: SIGTERM came, a file is missing.
-template <Communicator C>
+template <Sharing C>
 bool any_rank(C& on, bool here) {
   double count = here ? 1 : 0;
   sum_values(on, {&count, 1});
@@ -137,7 +143,7 @@ bool any_rank(C& on, bool here) {
 }
 
 /// A text of every rank, of any lengths.
-template <Communicator C>
+template <Sharing C>
 std::vector<std::string> gather_texts(C& on, std::string_view text) {
   const double length = static_cast<double>(text.size());
   const std::vector<double> lengths = gather_values(on, {&length, 1});

@@ -13,12 +13,14 @@
 /// directory_lock     two runs never write into one directory
 /// checkpoint_manifest, _verify, _find       what a checkpoint must hold; whether it does; which is newest
 /// checkpoint_writer, _retention, _save      writing one; which ones stay; both together
+/// checkpoint_together                       the same from many processes
 /// checkpoint_tensors, training_state        what a training run puts inside
 #pragma once
 
 #include "checkpoint_find.hpp"
 #include "checkpoint_retention.hpp"
 #include "checkpoint_save.hpp"
+#include "checkpoint_together.hpp"
 #include "checkpoint_verify.hpp"
 #include "checkpoint_writer.hpp"
 #include "training_state.hpp"

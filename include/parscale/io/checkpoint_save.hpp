@@ -63,6 +63,16 @@ inline void require_room(const CheckpointRequest& request) {
                                   "an old one goes only after the new one is complete"});
 }
 
+/// After a save; says what went wrong, if anything.
+inline std::string remove_older(const std::filesystem::path& saved, const CheckpointRequest& request) {
+  try {
+    remove_old_checkpoints(saved, request.name.rolling ? 1 : request.keep);
+    return {};
+  } catch (const StorageError& error) {
+    return "an older checkpoint could not be deleted: " + std::string(error.what());
+  }
+}
+
 }  // namespace detail
 
 /// What was saved, and what went wrong afterwards with the older ones: the new one is good all the same.
@@ -86,11 +96,7 @@ SavedCheckpoint save_checkpoint(const CheckpointRequest& request, Fill&& fill) {
   } catch (const StorageError& error) {
     throw detail::with_room(error.explanation(), request);
   }
-  try {
-    remove_old_checkpoints(saved.path, request.name.rolling ? 1 : request.keep);
-  } catch (const StorageError& error) {
-    saved.warning = "an older checkpoint could not be deleted: " + std::string(error.what());
-  }
+  saved.warning = detail::remove_older(saved.path, request);
   return saved;
 }
 

@@ -2,6 +2,7 @@
 /// the model's own visitor's; what a checkpoint lacks of ParScale's additions is initialised and reported.
 #pragma once
 
+#include <exception>
 #include <map>
 #include <set>
 
@@ -11,6 +12,7 @@
 #include "model_config.hpp"
 #include "sharded_tensors.hpp"
 #include "tensor_access.hpp"
+#include "together.hpp"
 
 namespace parscale {
 
@@ -151,7 +153,7 @@ void fill_parameters(const std::vector<TensorAccess<T>>& parameters, const Shape
   std::set<std::string, std::less<>> used;
   for (const TensorAccess<T>& parameter : parameters) {
     const auto values = detail::parameter_values(files, parameter, shape, seed, report);
-    parameter.copy_in(0, std::span<const T>(values));
+    parameter.put(values);
     used.insert(parameter.name);
     used.insert(detail::tiled_from(parameter.name));
   }
@@ -163,52 +165,109 @@ void fill_parameters(const std::vector<TensorAccess<T>>& parameters, const Shape
 
 namespace detail {
 
+/// A model's parameters on their way into files, in pieces: no process holds more of the others' than that.
+template <class T>
+class WholePieces {
+ public:
+  explicit WholePieces(const std::vector<TensorAccess<T>>& parameters) : parameters_(parameters) {}
+
+  const std::vector<TensorAccess<T>>& parameters() const { return parameters_; }
+  bool gathered() const { return gathered_; }
+
+  /// Calls use(piece) for all elements of all parameters. When that throws, what other processes take part in
+  /// goes on to its end all the same.
+  template <class Use>
+  void each(Use&& use) {
+    gathered_ = true;
+    std::exception_ptr failure;
+    std::vector<T> piece;
+    for (const TensorAccess<T>& parameter : parameters_)
+      for (Index first = 0; first < parameter.count(); first += largest) {
+        piece.resize(static_cast<std::size_t>(std::min(largest, parameter.count() - first)));
+        parameter.copy_whole(first, piece);
+        if (failure != nullptr) continue;
+        try {
+          use(std::span<const T>(piece));
+        } catch (const Error&) {
+          failure = std::current_exception();
+        }
+      }
+    if (failure != nullptr) std::rethrow_exception(failure);
+  }
+
+ private:
+  static constexpr Index largest = Index{1} << 22;
+  const std::vector<TensorAccess<T>>& parameters_;
+  bool gathered_ = false;
+};
+
 /// config.json, the tensors and the companions into an existing directory.
 template <class T>
-void write_model(const std::vector<TensorAccess<T>>& parameters, ModelConfig config,
-                 const std::filesystem::path& directory, const SaveOptions& options) {
+void write_model(WholePieces<T>& pieces, ModelConfig config, const std::filesystem::path& directory,
+                 const SaveOptions& options) {
   config.dtype = transformers_name_of(options.dtype);
   std::vector<TensorSpec> specs;
-  for (const auto& parameter : parameters) specs.push_back({parameter.name, options.dtype, parameter.extent});
+  for (const auto& parameter : pieces.parameters())
+    specs.push_back({parameter.name, options.dtype, parameter.extent});
   ShardedWriter writer(directory, specs, options.max_shard_bytes);
-  std::vector<T> values;
-  for (const auto& parameter : parameters) {
-    values.resize(static_cast<std::size_t>(parameter.count()));
-    parameter.copy_out(0, std::span<T>(values));
-    writer.write(std::span<const T>(values));
-  }
+  pieces.each([&](std::span<const T> piece) { writer.write(piece); });
   writer.finish();
   write_file(directory / "config.json", to_json(config).dump(2) + "\n");
   for (const auto& companion : options.companions)
     write_file(directory / companion.filename(), read_file(companion));
 }
 
+/// The first process runs `save(pieces)`, the others hand it their parts.
+template <class T, class Save>
+void save_together(const std::vector<TensorAccess<T>>& parameters, distributed::Group* group, Save&& save) {
+  WholePieces<T> pieces(parameters);
+  if (group == nullptr || group->size() == 1) return save(pieces);
+  const auto nothing = [](std::span<const T>) {};
+  report_together(*group, "the model", [&]() -> std::string {
+    try {
+      if (group->rank() == 0) save(pieces);
+    } catch (const Error&) {
+      if (!pieces.gathered()) pieces.each(nothing);
+      throw;
+    }
+    if (!pieces.gathered()) pieces.each(nothing);
+    return {};
+  });
+}
+
 }  // namespace detail
 
 /// Writes parameters as a Hugging Face directory that transformers can load. The directory appears whole or
-/// not at all; one that has the name already is replaced. Throws StorageError.
+/// not at all; one that has the name already is replaced. With a group, every process calls it and the first
+/// one writes. Throws StorageError.
 template <class T>
 void save_parameters(const std::vector<TensorAccess<T>>& parameters, const ModelConfig& config,
-                     const std::filesystem::path& directory, const SaveOptions& options) {
-  DirectoryInProgress work(directory);
-  detail::write_model(parameters, config, work.path(), options);
-  const auto previous = work.publish();
-  if (!previous.empty()) remove_durably(previous, directory);
+                     const std::filesystem::path& directory, const SaveOptions& options,
+                     distributed::Group* group = nullptr) {
+  detail::save_together(parameters, group, [&](detail::WholePieces<T>& pieces) {
+    DirectoryInProgress work(directory);
+    detail::write_model(pieces, config, work.path(), options);
+    const auto previous = work.publish();
+    if (!previous.empty()) remove_durably(previous, directory);
+  });
 }
 
 /// The same into a directory that holds other things too (a run's output): all files are written aside first,
 /// then each takes its place in one rename, config.json last. Throws StorageError.
 template <class T>
 void save_parameters_into(const std::vector<TensorAccess<T>>& parameters, const ModelConfig& config,
-                          const std::filesystem::path& directory, const SaveOptions& options) {
-  DirectoryInProgress work(directory / "model");
-  detail::write_model(parameters, config, work.path(), options);
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(work.path()))
-    names.push_back(entry.path().filename());
-  std::sort(names.begin(), names.end(),
-            [](const auto& a, const auto& b) { return (a == "config.json") < (b == "config.json"); });
-  for (const std::string& name : names) rename_durably(work.path() / name, directory / name);
+                          const std::filesystem::path& directory, const SaveOptions& options,
+                          distributed::Group* group = nullptr) {
+  detail::save_together(parameters, group, [&](detail::WholePieces<T>& pieces) {
+    DirectoryInProgress work(directory / "model");
+    detail::write_model(pieces, config, work.path(), options);
+    std::vector<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(work.path()))
+      names.push_back(entry.path().filename());
+    std::sort(names.begin(), names.end(),
+              [](const auto& a, const auto& b) { return (a == "config.json") < (b == "config.json"); });
+    for (const std::string& name : names) rename_durably(work.path() / name, directory / name);
+  });
 }
 
 /// A model as a Hugging Face directory; `config` gives what the model itself does not know (token ids,

@@ -2,6 +2,7 @@
 ///
 ///     model.safetensors      weights
 ///     optimizer.safetensors  exp_avg.<name> and exp_avg_sq.<name>: AdamW's first and second moments
+///     model-rank-0-of-3.safetensors, ...   instead, when three ranks own parts of each tensor
 ///     trainer_state.json     step, place in the data, and what must not change between start and resume
 #pragma once
 
@@ -141,14 +142,23 @@ std::uint64_t bytes_of(const TrainingTensors<TensorSource<T>>& tensors) {
   return bytes_of(tensors.weights) + bytes_of(tensors.exp_avg) + bytes_of(tensors.exp_avg_sq);
 }
 
-/// Writes the three files into a checkpoint. Throws StorageError.
-template <std::floating_point T>
-void write_training_state(CheckpointWriter& writer, const TrainingTensors<TensorSource<T>>& tensors,
-                          const TrainerState& state) {
+/// Whose tensors they are: rank `rank` of `files` that own parts. With one file the first rank writes for
+/// all.
+struct PartOwner {
+  int rank = 0, files = 1;
+};
+
+/// Writes the three files into a checkpoint or, of several ranks, this rank's files. Throws StorageError.
+template <class Writer, std::floating_point T>
+void write_training_state(Writer& writer, const TrainingTensors<TensorSource<T>>& tensors,
+                          const TrainerState& state, const PartOwner& owner = {}) {
   using std::filesystem::path;
-  writer.write("model.safetensors", [&](const path& p) { write_tensors(p, tensors.weights); });
-  writer.write("optimizer.safetensors", [&](const path& p) { write_tensors(p, detail::moments(tensors)); });
-  writer.write("trainer_state.json", [&](const path& p) { write_json(p, to_json(state)); });
+  if (owner.rank >= owner.files) return;
+  const auto name = [&](const char* stem) { return TensorParts::part_file(stem, owner.rank, owner.files); };
+  writer.write(name("model"), [&](const path& p) { write_tensors(p, tensors.weights); });
+  writer.write(name("optimizer"), [&](const path& p) { write_tensors(p, detail::moments(tensors)); });
+  if (owner.rank == 0)
+    writer.write("trainer_state.json", [&](const path& p) { write_json(p, to_json(state)); });
 }
 
 /// The small part alone: look at it before the model is built. Throws InputError (no such file, not JSON) or
@@ -165,8 +175,8 @@ template <std::floating_point T>
 TrainerState read_training_state(const std::filesystem::path& checkpoint,
                                  const TrainingTensors<TensorSink<T>>& tensors) {
   const TrainerState state = read_trainer_state(checkpoint);
-  const SafetensorsFile model(checkpoint / "model.safetensors");
-  const SafetensorsFile optimizer(checkpoint / "optimizer.safetensors");
+  const TensorParts model(checkpoint, "model");
+  const TensorParts optimizer(checkpoint, "optimizer");
   const auto moments = detail::moments(tensors);
   check_tensors(model, tensors.weights);
   check_tensors(optimizer, moments);

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <functional>
+#include <numeric>
+#include <span>
 #include <string>
 
 #include "../block/model_weights.hpp"
@@ -19,7 +21,9 @@ class LocalStore {
   using Extents = typename Model::Extents;
 
  public:
-  LocalStore(const Shape& shape, B& on)
+  struct Options {};
+
+  LocalStore(const Shape& shape, B& on, Options = {})
       : extents_(Model::extents(shape)), weights_(on.allocate(bytes<W>(count(extents_)))) {
     if constexpr (!one_type) lent_ = on.allocate(bytes<S>(count(extents_)));
   }
@@ -50,16 +54,26 @@ class LocalStore {
     for (auto* buffer : {&gradients_, &first_, &second_}) *buffer = on.allocate(size);
     for (auto* buffer : {&gradients_, &first_, &second_}) on.fill_zero({data<W>(*buffer), {count(trained_)}});
   }
-  void zero_gradients(B& on) { on.fill_zero({data<W>(gradients_), {count(trained_)}}); }
 
   auto embedding() const { return lend(extents_.embedding, weights(0)); }
   auto layer(Index i) const { return lend(extents_.layers[at(i)], weights(1 + i)); }
   auto top() const { return lend(extents_.top, weights(1 + layers())); }
-  auto embedding_gradients() { return lend(trained_.embedding, gradients(0)); }
-  auto layer_gradients(Index i) { return lend(trained_.layers[at(i)], gradients(1 + i)); }
-  auto top_gradients() { return lend(trained_.top, gradients(1 + layers())); }
-  void finish() {}
-  double total(double own) const { return own; }
+  auto embedding_gradients(B&) { return lend(trained_.embedding, gradients(0)); }
+  auto layer_gradients(Index i, B&) { return lend(trained_.layers[at(i)], gradients(1 + i)); }
+  auto top_gradients(B&) { return lend(trained_.top, gradients(1 + layers())); }
+
+  bool takes_single_sequences() const { return false; }
+  void zero_gradients(B& on) { on.fill_zero({data<W>(gradients_), {count(trained_)}}); }
+  StepWork begin_step(Index micro_batches, Index counted, B& on) {
+    zero_gradients(on);
+    return {micro_batches, counted};
+  }
+  void begin_pass(bool, bool) {}
+  void finish(B&) {}
+  double total_loss(std::span<const double> own) const {
+    return std::accumulate(own.begin(), own.end(), 0.0);
+  }
+  double total_squares(double own) const { return own; }
 
   /// Calls f(Owned) for every parameter, in the model's order.
   template <class F>
@@ -69,21 +83,34 @@ class LocalStore {
     Extents::each(
         [&](std::string_view name, const Extent& extent, const Extent& kept) {
           if (extent.count() == 0) return;
-          const auto view = [&](typename B::Buffer& buffer) -> View<W> {
-            return kept.count() == 0 ? View<W>{} : View<W>{data<W>(buffer) + slot, kept};
+          const auto part = [&](typename B::Buffer& buffer) -> Part<W> {
+            return kept.count() == 0 ? Part<W>{} : Part<W>{data<W>(buffer) + slot, kept.count()};
           };
           OwnedBy<B> owned{.name = name,
                            .extent = extent,
-                           .weight = {data<W>(weights_) + weight, extent},
-                           .gradient = view(gradients_),
-                           .first = view(first_),
-                           .second = view(second_)};
-          if constexpr (!one_type) owned.lent = {data<S>(lent_) + weight, extent};
+                           .weight = {data<W>(weights_) + weight, extent.count()},
+                           .gradient = part(gradients_),
+                           .first = part(first_),
+                           .second = part(second_)};
+          if constexpr (!one_type) owned.lent = {data<S>(lent_) + weight, extent.count()};
           f(owned);
           weight += extent.count();
           slot += kept.count();
         },
         extents_, trained);
+  }
+
+  /// Calls f(name, gradient) for the gradients whose squares total_squares() completes.
+  template <class F>
+  void each_gradient(F&& f) {
+    each([&](const OwnedBy<B>& p) {
+      if (p.gradient) f(p.name, p.gradient.flat());
+    });
+  }
+
+  /// Copies elements [first, first + out.size()) of a parameter, its gradient or a moment to the host.
+  void gather(Part<W> own, Index, Index first, std::span<W> out, B& on) const {
+    on.to_host(In<W>{own.data + first, {static_cast<Index>(out.size())}}, out.data());
   }
 
  private:

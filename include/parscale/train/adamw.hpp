@@ -15,11 +15,11 @@ struct AdamW {
   void update(Store& store, double learning_rate, Index step, double scale, B& on) const {
     store.each([&](const OwnedBy<B>& p) {
       if (!p.gradient) return;
-      on.adamw({.weight = p.weight,
-                .gradient = p.gradient,
-                .first = p.first,
-                .second = p.second,
-                .lent = p.lent,
+      on.adamw({.weight = p.weight.flat(),
+                .gradient = p.gradient.flat(),
+                .first = p.first.flat(),
+                .second = p.second.flat(),
+                .lent = p.lent.flat(),
                 .learning_rate = learning_rate,
                 .beta1 = beta1,
                 .beta2 = beta2,

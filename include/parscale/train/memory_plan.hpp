@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "../causal_lm.hpp"
+#include "../store/shared_layout.hpp"
+#include "trainable.hpp"
 
 namespace parscale {
 
@@ -47,6 +49,42 @@ MemoryPlan memory_plan(const Shape& shape, const typename Model::Room& room, Ind
            {"optimizer moments", 2 * bytes(trained)},
            {"activations", Model::Memory::bytes(shape, room)},
            {"backend scratch", on.scratch_bytes(shape, layout, Model::architecture.head_dim)}}};
+}
+
+/// The plan of the rank that takes most when a model is divided (a Model with a ShardedStore).
+template <class Model>
+MemoryPlan memory_plan(const Shape& shape, const typename Model::Room& room, const Trainable& trainable,
+                       const Division& division, const typename Model::BackendType& on) {
+  const Layout layout{
+      .sequences = room.sequences, .tokens = room.tokens, .replicas = Model::architecture.replicas};
+  const StoreBytes store = Model::Store::bytes(shape, trainable, division);
+  MemoryPlan plan{{{"weights", store.weights},
+                   {"gradients", store.gradients},
+                   {"optimizer moments", store.moments},
+                   {"activations", Model::Memory::bytes(shape, room)},
+                   {"backend scratch", on.scratch_bytes(shape, layout, Model::architecture.head_dim)}}};
+  if (store.gathered > 0) plan.lines.insert(plan.lines.begin() + 1, {"gathered weights", store.gathered});
+  return plan;
+}
+
+/// The smallest number of ranks whose plan fits `bytes` on each; 0: not even `most` do.
+template <class Model>
+int smallest_world(const Shape& shape, const typename Model::Room& room, const Trainable& trainable,
+                   Division division, const typename Model::BackendType& on, std::size_t bytes,
+                   int most = 4096) {
+  const auto fits = [&](int world) {
+    division.world = world;
+    return memory_plan<Model>(shape, room, trainable, division, on).total() <= bytes;
+  };
+  int fitting = 1;
+  for (; !fits(fitting); fitting *= 2)
+    if (fitting >= most) return 0;
+  int too_small = fitting / 2;
+  while (fitting - too_small > 1) {
+    const int middle = (fitting + too_small) / 2;
+    (fits(middle) ? fitting : too_small) = middle;
+  }
+  return fitting;
 }
 
 }  // namespace parscale

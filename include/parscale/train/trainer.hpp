@@ -40,6 +40,8 @@ class Trainer {
     if (model.store().trained() == 0)
       throw ConfigurationError({.what = "training.trainable matches no parameter",
                                 .remedy = "name parts of parameter names, for example \"prefix,aggregate\""});
+    if (model.store().takes_single_sequences() && options.sequences != 1)
+      throw ConfigurationError({.what = "training.deterministic needs micro-batches of one sequence"});
   }
 
   /// Updates done so far.
@@ -48,10 +50,10 @@ class Trainer {
   /// updates.
   void resume(Index steps) { steps_ = steps; }
 
-  /// One update from the mean loss over all micro-batches. A loss or gradient that is not finite throws
-  /// NumericError before anything is changed.
+  /// One update from the mean loss over all micro-batches, those of other processes included; all of them
+  /// call this, with any number of their own. A loss or gradient that is not finite throws NumericError
+  /// before anything is changed, in every process.
   StepResult step(std::span<const Batch> micro_batches, double learning_rate) {
-    model_.store().zero_gradients(model_.backend());
     const double loss = loss_and_gradients(micro_batches);
     const double norm = gradient_norm();
     options_.adamw.update(model_.store(), learning_rate, steps_ + 1,
@@ -62,12 +64,22 @@ class Trainer {
 
  private:
   double loss_and_gradients(std::span<const Batch> micro_batches) {
+    auto& store = model_.store();
+    const auto own = static_cast<Index>(micro_batches.size());
     Index counted = 0;
     for (const Batch& batch : micro_batches) counted += batch.counted();
-    if (counted == 0) throw ConfigurationError({.what = "A training step has no target that counts"});
-    double loss = 0;
-    for (const Batch& batch : micro_batches)
-      loss += model_.loss_and_gradients(batch, 1.0 / static_cast<double>(counted), memory_);
+    const StepWork work = store.begin_step(own, counted, model_.backend());
+    if (work.counted == 0) throw ConfigurationError({.what = "A training step has no target that counts"});
+    std::vector<double> losses;
+    for (Index pass = 0; pass < work.passes; ++pass) {
+      store.begin_pass(pass < own, pass + 1 == work.passes);
+      if (pass < own)
+        losses.push_back(model_.loss_and_gradients(micro_batches[static_cast<std::size_t>(pass)],
+                                                   1.0 / static_cast<double>(work.counted), memory_));
+      else
+        model_.accompany();
+    }
+    const double loss = store.total_loss(losses);
     if (!std::isfinite(loss)) fail("The loss is not a finite number", "loss", loss);
     return loss;
   }
@@ -75,14 +87,13 @@ class Trainer {
   double gradient_norm() {
     std::vector<In<Wide<B>>> gradients;
     std::vector<std::string> names;
-    model_.store().each([&](const OwnedBy<B>& p) {
-      if (!p.gradient) return;
-      gradients.push_back(p.gradient);
-      names.emplace_back(p.name);
+    model_.store().each_gradient([&](std::string_view name, In<Wide<B>> gradient) {
+      gradients.push_back(gradient);
+      names.emplace_back(name);
     });
     std::vector<double> squares(gradients.size());
     model_.backend().sums_of_squares(gradients, squares);
-    const double sum = model_.store().total(std::accumulate(squares.begin(), squares.end(), 0.0));
+    const double sum = model_.store().total_squares(std::accumulate(squares.begin(), squares.end(), 0.0));
     if (!std::isfinite(sum)) fail_gradient(names, squares, sum);
     return std::sqrt(sum);
   }

@@ -71,7 +71,9 @@ class Cpu {
   // program of many architectures can compile them once: `extern template class parscale::Cpu<float>;`.
   void fill_zero(Out<T> x);
   void copy(In<T> in, Out<T> out);
+  void copy_wide(In<T> in, Out<T> out) { copy(in, out); }
   void round(In<T> in, Out<T> out) { copy(in, out); }
+  void add_wide(In<T> x, Out<T> sum);  // sum += x
   double sum_of_squares(In<T> x);
   void sums_of_squares(std::span<const In<T>> tensors, std::span<double> sums);
   void embed(const op::Embed<T>& a);
@@ -161,8 +163,14 @@ void Cpu<T>::fill_zero(Out<T> x) {
 
 template <class T>
 void Cpu<T>::copy(In<T> in, Out<T> out) {
-  cpu::Operands("copy").vector("out", out, in.count());
+  Operands("copy").vector("out", out, in.count());
   cpu::copy(pool(), in.data, out.data, in.count());
+}
+
+template <class T>
+void Cpu<T>::add_wide(In<T> x, Out<T> sum) {
+  Operands("add_wide").vector("sum", sum, x.count());
+  cpu::add(pool(), x.data, sum.data, x.count());
 }
 
 template <class T>
@@ -265,18 +273,21 @@ void Cpu<T>::rotate_heads(int D, const op::Rotate<T>& a) {
 template <class T>
 void Cpu<T>::append_heads(int D, const op::Append<T>& a) {
   cpu::check(D, a);
+  cpu::check_places("append", a.layout, a.keys.extent[2]);
   cpu::append(pool(), D, a);
 }
 
 template <class T>
 void Cpu<T>::attend_heads(const char* operation, int D, int P, const op::Attend<T, T>& a) {
   cpu::check(operation, D, P, a);
+  cpu::check_places(operation, a.layout, a.keys.extent[2]);
   cpu::attend(pool(), scratch(), D, P, a);
 }
 
 template <class T>
 void Cpu<T>::attend_heads_backward(const char* operation, int D, int P, const op::AttendBackward<T, T>& a) {
   cpu::check(operation, D, P, a);
+  cpu::check_places(operation, a.layout, 0);
   cpu::attend_backward(pool(), scratch(), D, P, a);
 }
 

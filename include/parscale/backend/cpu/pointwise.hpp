@@ -26,6 +26,14 @@ void copy(Threads& threads, const T* in, T* out, Index count) {
   });
 }
 
+/// sum += x
+template <class T>
+void add(Threads& threads, const T* x, T* sum, Index count) {
+  threads.run_chunks(count, 4 * pointwise_grain, [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) sum[i] += x[i];
+  });
+}
+
 /// In float64, in a fixed number of chunks: the same bits for any number of threads.
 template <class T>
 double sum_of_squares(Threads& threads, In<T> x) {

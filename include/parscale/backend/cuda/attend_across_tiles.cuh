@@ -1,6 +1,6 @@
-/// The crossing part of expanded attention on the tensor cores (see attend_across.cuh for what it is). A
-/// value of another replica, times its weight, is a product with a matrix that has one column: whose lane
-/// holds what takes care of itself.
+/// The crossing part of expanded attention on the tensor cores (attend_across.cuh says what it is). What
+/// comes from replica p is a product too: the values times weights of which only those of p's keys are not
+/// zero.
 #pragma once
 
 #include "replica_tiles.cuh"

@@ -129,20 +129,15 @@ struct KeyGradients {
       weights[i] = (row >= start) & (row <= query) ? weights[i] : 0.0F;
     }
   }
-  /// d_scores = weights * (d_scores - delta), with the weights as they were rounded for d_v: keeping them
-  /// wide as well takes more registers than there are.
-  static __device__ __forceinline__ void differentiate(const std::uint32_t (&weights)[steps][4],
+  /// Gradients of weights become those of scores (over the scale).
+  static __device__ __forceinline__ void differentiate(const float (&weights)[queries / 2],
                                                        float (&d_scores)[queries / 2], const float* deltas) {
 #pragma unroll
     for (int j = 0; j < queries / 8; ++j) {
       const float2 delta = *reinterpret_cast<const float2*>(deltas + 8 * j + accumulator_column());
 #pragma unroll
-      for (int lower = 0; lower < 2; ++lower) {
-        const std::uint32_t pair = weights[j / 2][j % 2 * 2 + lower];
-        float* d = d_scores + 4 * j + 2 * lower;
-        d[0] = low_half(pair) * (d[0] - delta.x);
-        d[1] = high_half(pair) * (d[1] - delta.y);
-      }
+      for (int i = 0; i < 4; ++i)
+        d_scores[4 * j + i] = weights[4 * j + i] * (d_scores[4 * j + i] - (i % 2 == 0 ? delta.x : delta.y));
     }
   }
 
@@ -196,7 +191,7 @@ struct KeyGradients {
       fence_registers();
       add_product(d_v, p, stage.d_out);
       wait_products<1>(d_scores);
-      differentiate(p, d_scores, statistics.delta);
+      differentiate(scores, d_scores, statistics.delta);
       as_left_operands(d_scores, d_s);
       pin(d_k);
       fence_registers();
@@ -237,6 +232,7 @@ struct KeyGradients {
 template <int D>
 __global__ void __launch_bounds__(backward_threads, 1)
     key_gradients_kernel(const __grid_constant__ BackwardMaps maps, const BackwardCall call) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL  // other targets of one build get an empty kernel, which no call reaches
   using Kernel = KeyGradients<D>;
   extern __shared__ unsigned char memory[];
   auto& shared = *reinterpret_cast<typename Kernel::Shared*>(
@@ -260,6 +256,7 @@ __global__ void __launch_bounds__(backward_threads, 1)
     typename Kernel::Worker worker{shared, call, work, warpgroup - 1};
     worker.run();
   }
+#endif
 }
 
 }  // namespace parscale::cuda::hopper

@@ -16,6 +16,7 @@ struct QueryGradients {
   struct Stage {
     Tile<D, 2> k, v;
   };
+
   static __host__ __device__ int query_tiles(const BackwardCall& call) {
     return (call.tokens + queries - 1) / queries;
   }
@@ -224,6 +225,7 @@ struct QueryGradients {
 template <int D>
 __global__ void __launch_bounds__(backward_threads, 1)
     query_gradients_kernel(const __grid_constant__ BackwardMaps maps, const BackwardCall call) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL  // other targets of one build get an empty kernel, which no call reaches
   using Kernel = QueryGradients<D>;
   extern __shared__ unsigned char memory[];
   auto& shared = *reinterpret_cast<typename Kernel::Shared*>(
@@ -246,6 +248,7 @@ __global__ void __launch_bounds__(backward_threads, 1)
     raise_registers<worker_registers>();
     typename Kernel::Worker{shared, call, warpgroup - 1, {}}.run();
   }
+#endif
 }
 
 }  // namespace parscale::cuda::hopper

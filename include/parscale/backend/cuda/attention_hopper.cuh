@@ -4,7 +4,7 @@
 ///
 /// Keys come in tiles from the diagonal down to the first one seen, then the prefix in tiles of its own,
 /// which nothing masks. So each query meets its own key first and its maximum is a number ever after. A block
-/// works off a fixed share of the tiles of queries, the longest first, without a pause in between.
+/// works off a fixed share of the tiles of queries, the longest first.
 #pragma once
 
 #include <algorithm>
@@ -20,6 +20,7 @@ namespace hopper {
 template <int D>
 __global__ void __launch_bounds__(AttendTiles<D>::threads, 1)
     attend_kernel(const __grid_constant__ AttendPlan plan) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL  // other targets of one build get an empty kernel, which no call reaches
   using Tiles = AttendTiles<D>;
   extern __shared__ __align__(1024) std::uint8_t memory[];
   AttendShared<D>& shared = *reinterpret_cast<AttendShared<D>*>(memory);
@@ -28,20 +29,16 @@ __global__ void __launch_bounds__(AttendTiles<D>::threads, 1)
   const int warpgroup = warpgroup_index();
   if (warpgroup == Tiles::warpgroups) {
     drop_registers<Tiles::loader_registers>();
-    const int thread = static_cast<int>(threadIdx.x) % warpgroup_size;
-    if (thread == 0) {
+    if (threadIdx.x % warpgroup_size == 0) {
       AttendLoader<D> loader(plan, shared);
       each_work<D>(plan, [&](const AttendWork<D>& work) { loader.run(work); });
-      loader.finish();
-    } else if (thread == warp_size) {
-      load_queries(plan, shared);
     }
   } else {
     raise_registers<Tiles::registers>();
     AttendMultiplier<D> multiplier(plan, shared, warpgroup);
     each_work<D>(plan, [&](const AttendWork<D>& work) { multiplier.run(work); });
-    multiplier.finish();
   }
+#endif
 }
 
 /// Rows of qkv in boxes of `rows` tokens by one head.
@@ -62,7 +59,8 @@ inline CUtensorMap prefix_map(In<BFloat16> prefix, int head_dim, int rows) {
       {.data = prefix.data,
        .sizes = {panel_columns, tokens, u(head_dim) / panel_columns, u(prefix.extent[0] * prefix.extent[1])},
        .strides = {pitch, row_bytes, pitch * tokens},
-       .box = {panel_columns, static_cast<std::uint32_t>(rows), 1, 1}});
+       .box = {panel_columns, static_cast<std::uint32_t>(rows),
+               static_cast<std::uint32_t>(head_dim / panel_columns), 1}});
 }
 
 template <int D>

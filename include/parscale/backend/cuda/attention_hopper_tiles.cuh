@@ -12,7 +12,7 @@ template <int D>
 struct AttendTiles {
   static constexpr int warpgroups = 2;  ///< that multiply
   static constexpr int threads = (warpgroups + 1) * warpgroup_size;
-  static constexpr int loader_registers = 40, registers = 232;
+  static constexpr int loader_registers = 24, registers = 240;
   static constexpr int rows = 64;  ///< queries of a warpgroup
   static constexpr int queries = warpgroups * rows, keys = 128, prefix_keys = 64;
   static constexpr int stages = 2;  ///< of queries, keys and values in shared memory
@@ -29,11 +29,6 @@ struct AttendPlan {
   __nv_bfloat16* out;
   float* log_sum;
   float scale;  ///< log2(e) / sqrt(D)
-};
-
-/// One tile of keys: coordinates of its boxes, and its rows: AttendTiles::keys, or prefix_keys of the prefix.
-struct AttendKeys {
-  int rows, first, panel, outer;
 };
 
 /// One tile of queries of one head, and the tiles of keys that it sees.
@@ -57,13 +52,6 @@ struct AttendWork {
     return plan.starts == nullptr
                ? 0
                : plan.starts[stream % plan.sequences * plan.tokens + min(token, plan.tokens - 1)];
-  }
-  __device__ AttendKeys keys(const AttendPlan& plan, int tile) const {
-    const int kv_head = head / (plan.heads / plan.kv_heads);
-    if (tile < own())
-      return {Tiles::keys, (first - tile) * Tiles::keys, (plan.heads + kv_head) * Tiles::panels, stream};
-    return {Tiles::prefix_keys, (tile - own()) * Tiles::prefix_keys, 0,
-            stream / plan.sequences * plan.kv_heads + kv_head};
   }
   __device__ int own() const { return first - last + 1; }
   __device__ int tiles() const { return own() + prefixes; }
@@ -101,24 +89,7 @@ struct AttendShared {
   }
 };
 
-/// Loads the queries of all works, a work ahead of those who multiply; one thread.
-template <int D>
-__device__ void load_queries(const AttendPlan& plan, AttendShared<D>& shared) {
-  using Tiles = AttendTiles<D>;
-  RingPlace<Tiles::stages> place;
-  each_work<D>(plan, [&](const AttendWork<D>& work) {
-    const int s = place.stage;
-    shared.queries_free[s].wait(place.parity ^ 1);
-    shared.queries_full[s].arrive_and_expect(static_cast<int>(sizeof(shared.queries[s])));
-    for (int w = 0; w < Tiles::warpgroups; ++w)
-      load_box(shared.queries[s][w], plan.queries, shared.queries_full[s], 0, work.query + w * Tiles::rows,
-               work.head * Tiles::panels, work.stream);
-    place.advance();
-  });
-}
-
-/// Loads the keys and values of all works; one thread, as far ahead as the stages reach. They are needed as
-/// one sequence of steps, the keys of a tile together with the values of the tile before.
+/// The thread that loads. It runs ahead of the others as far as the stages reach.
 template <int D>
 class AttendLoader {
   using Tiles = AttendTiles<D>;
@@ -128,39 +99,46 @@ class AttendLoader {
   __device__ AttendLoader(const AttendPlan& plan, AttendShared<D>& shared) : plan_(plan), shared_(shared) {}
 
   __device__ void run(const AttendWork<D>& work) {
-    for (int tile = 0; tile < work.tiles(); ++tile) {
-      const AttendKeys keys = work.keys(plan_, tile);
-      load<true>(keys);
-      if (before_.rows > 0) load<false>(before_);
-      before_ = keys;
+    load_queries(work);
+    load_tile<true>(work, 0);
+    for (int tile = 1; tile < work.tiles(); ++tile) {
+      load_tile<true>(work, tile);
+      load_tile<false>(work, tile - 1);
     }
+    load_tile<false>(work, work.tiles() - 1);
   }
-  /// The values of the very last tile.
-  __device__ void finish() { load<false>(before_); }
 
  private:
+  __device__ void load_queries(const AttendWork<D>& work) {
+    const int s = queries_.stage;
+    shared_.queries_free[s].wait(queries_.parity ^ 1);
+    shared_.queries_full[s].arrive_and_expect(static_cast<int>(sizeof(shared_.queries[s])));
+    for (int w = 0; w < Tiles::warpgroups; ++w)
+      load_box(shared_.queries[s][w], plan_.queries, shared_.queries_full[s], 0, work.query + w * Tiles::rows,
+               work.head * Tiles::panels, work.stream);
+    queries_.advance();
+  }
+
   template <bool are_keys>
-  __device__ void load(const AttendKeys& of) {
+  __device__ void load_tile(const AttendWork<D>& work, int tile) {
     Place& place = are_keys ? keys_ : values_;
-    const int s = place.stage;
+    const int s = place.stage, own = work.own(), kv_head = work.head / (plan_.heads / plan_.kv_heads);
     Barrier& full = are_keys ? shared_.keys_full[s] : shared_.values_full[s];
     __nv_bfloat16* to = are_keys ? shared_.keys[s] : shared_.values[s];
     (are_keys ? shared_.keys_free[s] : shared_.values_free[s]).wait(place.parity ^ 1);
-    full.arrive_and_expect(of.rows * D * 2);
-    if (of.rows == Tiles::keys)
-      load_box(to, plan_.keys, full, 0, of.first, of.panel + (are_keys ? 0 : plan_.kv_heads * Tiles::panels),
-               of.outer);
+    full.arrive_and_expect((tile < own ? Tiles::keys : Tiles::prefix_keys) * D * 2);
+    if (tile < own)
+      load_box(to, plan_.keys, full, 0, (work.first - tile) * Tiles::keys,
+               (plan_.heads + (are_keys ? 0 : plan_.kv_heads) + kv_head) * Tiles::panels, work.stream);
     else
-      for (int panel = 0; panel < Tiles::panels; ++panel)
-        load_box(to + panel * Tiles::keys * panel_columns, are_keys ? plan_.prefix_k : plan_.prefix_v, full,
-                 0, of.first, panel, of.outer);
+      load_box(to, are_keys ? plan_.prefix_k : plan_.prefix_v, full, 0, (tile - own) * Tiles::prefix_keys, 0,
+               work.stream / plan_.sequences * plan_.kv_heads + kv_head);
     place.advance();
   }
 
   const AttendPlan& plan_;
   AttendShared<D>& shared_;
-  Place keys_, values_;
-  AttendKeys before_{};
+  Place queries_, keys_, values_;
 };
 
 }  // namespace parscale::cuda::hopper

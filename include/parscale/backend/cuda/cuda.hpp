@@ -78,6 +78,7 @@ class CudaBackend {
                 "copy_wide");
   }
   void round(In<float> in, Out<S> out);
+  void add_wide(In<float> x, Out<float> sum);  // sum += x
   void sums_of_squares(std::span<const In<float>> tensors, std::span<double> sums);
   void embed(const op::Embed<S>& a);
   void embed_backward(const op::EmbedBackward<S, float>& a);

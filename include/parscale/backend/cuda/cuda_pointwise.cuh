@@ -32,6 +32,12 @@ void CudaBackend<S>::round(In<float> in, Out<S> out) {
 }
 
 template <class S>
+void CudaBackend<S>::add_wide(In<float> x, Out<float> sum) {
+  Operands("add_wide").vector("sum", sum, x.count());
+  cuda::add(launch(), x, sum);
+}
+
+template <class S>
 void CudaBackend<S>::sums_of_squares(std::span<const In<float>> tensors, std::span<double> sums) {
   cuda::sums_of_squares(launch(), tensors, sums);
 }

@@ -33,6 +33,11 @@ void round(const Launch& on, In<float> in, Out<S> out) {
                                           : round_packs<1>(on, in, out);
 }
 
+/// sum += x
+inline void add(const Launch& on, In<float> x, Out<float> sum) {
+  each(on, "add_wide", x.count(), [=] __device__(Index i) { sum.data[i] += x.data[i]; });
+}
+
 __device__ inline float sigmoid(float x) { return __fdividef(1.0F, 1.0F + __expf(-x)); }
 
 /// d silu(x) / dx
