@@ -46,7 +46,8 @@ int threads_of_rank(const Launch& launch) {
 /// A communicator and the group that it makes.
 template <Communicator C>
 struct Connection {
-  explicit Connection(C made) : communicator(std::move(made)) {}
+  template <class... Arguments>
+  explicit Connection(Arguments&&... arguments) : communicator(std::forward<Arguments>(arguments)...) {}
   C communicator;
   GroupOf<C> group{communicator};
 };
@@ -96,16 +97,15 @@ Placement RunRanks::placement(const TrainingOptions& options) {
   const Launch& launch = connected_->rendezvous.launch();
   if (!at.gpu) {
     if (at.threads == 0) at.threads = threads_of_rank(launch);
-    connected_->tcp =
-        std::make_unique<Connection<TcpCommunicator>>(TcpCommunicator(TcpTransport(connected_->rendezvous)));
+    connected_->tcp = std::make_unique<Connection<TcpCommunicator>>(TcpTransport(connected_->rendezvous));
     at.ranks.group = connected_->group = &connected_->tcp->group;
     return at;
   }
   at.gpu = launch.local_rank;
 #ifdef PARSCALE_WITH_NCCL
   at.connect_gpus = [this](void* stream) -> Group* {
-    connected_->nccl = std::make_unique<Connection<NcclCommunicator>>(
-        NcclCommunicator(connected_->rendezvous, static_cast<cudaStream_t>(stream)));
+    connected_->nccl = std::make_unique<Connection<NcclCommunicator>>(connected_->rendezvous,
+                                                                      static_cast<cudaStream_t>(stream));
     return connected_->group = &connected_->nccl->group;
   };
   return at;
