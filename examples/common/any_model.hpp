@@ -28,6 +28,7 @@ struct Placement {
   Compute compute = Compute::float32;
   int threads = 0;                ///< on the CPU; 0: one a core
   std::optional<int> gpu = {};    ///< number of the GPU; none: the CPU
+  bool many_steps = false;        ///< shapes come again and again: it pays to find their fastest products
   Ranks ranks = {};               ///< on GPUs without their group, which `connect_gpus` gives
   ConnectGpus connect_gpus = {};  ///< none: alone
 };

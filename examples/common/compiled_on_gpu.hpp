@@ -25,7 +25,8 @@ std::unique_ptr<AnyModel> open_on_gpu(const Shape& shape, const Placement& at, B
 
 template <Architecture arch>
 std::unique_ptr<AnyModel> open_on_gpu(const Shape& shape, const Placement& at) {
-  const CudaOptions options{.device = at.gpu.value_or(0), .tf32 = at.compute == Compute::tf32};
+  const CudaOptions options{
+      .device = at.gpu.value_or(0), .measure = at.many_steps, .tf32 = at.compute == Compute::tf32};
   if (at.compute == Compute::bfloat16) return open_on_gpu<arch>(shape, at, Cuda(options));
   return open_on_gpu<arch>(shape, at, CudaBackend<float>(options));
 }

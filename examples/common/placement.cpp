@@ -31,7 +31,8 @@ Machine this_machine() {
 }
 
 Placement placement_of(const TrainingOptions& options) {
-  Placement at{.compute = compute_of(options.dtype), .threads = static_cast<int>(options.threads)};
+  Placement at{
+      .compute = compute_of(options.dtype), .threads = static_cast<int>(options.threads), .many_steps = true};
   if (options.device == Device::cuda) at.gpu = 0;
   return at;
 }
@@ -53,7 +54,9 @@ Placement PlacementCommand::placement() const {
       {},
       {"training.device=" + device, "training.dtype=" + dtype, "training.threads=" + std::to_string(threads)},
       this_machine());
-  return placement_of(options.training);
+  Placement at = placement_of(options.training);
+  at.many_steps = false;  // prompts have many lengths
+  return at;
 }
 
 }  // namespace parscale::program

@@ -20,7 +20,7 @@ int run_on_gpu() {
       if (!(wanted == arch)) return;
       ++ran;
       INFO("case " << folder.filename().string());
-      GoldenCase<CausalLM<arch, CudaBackend<float>>, GpuTolerance>(folder, CudaBackend<float>())
+      GoldenCase<CausalLM<arch, CudaBackend<float>>, GpuTolerance>(folder, backend<CudaBackend<float>>())
           .run(Keep::products);
     };
     (run.template operator()<compiled>(), ...);
@@ -39,7 +39,7 @@ void compare_bfloat16(const char* name) {
   const auto ids = read<std::int64_t>(expected, "input_ids");
   const auto tokens = expected.find("input_ids")->shape[1];
   const Batch batch = batch_of({ids.begin(), ids.end()}, static_cast<Index>(ids.size()) / tokens);
-  auto model = CausalLM<arch, Cuda>::load(folder);
+  auto model = CausalLM<arch, Cuda>::load(folder, backend<Cuda>());
   const Results is = results_of(model, batch, Keep::products);
   Results should;
   for (const auto& info : expected.tensors())

@@ -27,7 +27,9 @@ void check_alignment(const T*... prefix) {
 }  // namespace cuda
 
 struct CudaOptions {
-  int device = 0;     ///< number of the GPU, as CUDA_VISIBLE_DEVICES shows them
+  int device = 0;  ///< number of the GPU, as CUDA_VISIBLE_DEVICES shows them
+  bool measure =
+      true;           ///< products of a new shape are measured once, about 0.3 s; else cuBLASLt's first guess
   bool tf32 = false;  ///< products of float32 operands in tf32: faster, 10 bits of mantissa
 };
 
@@ -138,7 +140,8 @@ class CudaBackend {
 
  private:
   struct State {
-    explicit State(const CudaOptions& options) : device(options.device), products(device, options.tf32) {}
+    explicit State(const CudaOptions& options)
+        : device(options.device), products(device, options.tf32, {.measure = options.measure}) {}
     cuda::Device device;
     cuda::Stream stream;
     cuda::Scratch scratch;
