@@ -1,12 +1,26 @@
 /// Training on many ranks that are threads, and what came of it, put together again.
 #pragma once
 
+#include <mutex>
+
 #include <catch2/catch_test_macros.hpp>
 
 #include <parscale/distributed/threads_communicator.hpp>
 #include <parscale/store/sharded_store.hpp>
 
 #include "../support/small_model.hpp"
+
+/// CHECK for the threads of ranks: Catch2's own is for one thread at a time.
+#define CHECK_ON_RANK(...)                                                \
+  do {                                                                    \
+    const bool holds_on_rank = static_cast<bool>(__VA_ARGS__);            \
+    const std::lock_guard one_at_a_time(parscale::test::catch_is_in_use); \
+    CHECK(holds_on_rank);                                                 \
+  } while (false)
+
+namespace parscale::test {
+inline std::mutex catch_is_in_use;
+}  // namespace parscale::test
 
 namespace parscale::test {
 

@@ -31,12 +31,12 @@ TEST_CASE("Regression: a prefix [4,2,48,128] on 8 ranks, P = 4") {
     auto model = shared_model<Model>(run, &group);
     model.store().each([&](const Owned<double>& p) {
       if (on.rank() != 0 || !p.name.ends_with("prefix_k")) return;
-      CHECK(p.extent == Extent{4, 2, 48, 128});
-      CHECK(p.weight.count() < p.extent.count());
+      CHECK_ON_RANK(p.extent == Extent{4, 2, 48, 128});
+      CHECK_ON_RANK(p.weight.count() < p.extent.count());
       ++prefixes;
     });
   });
-  CHECK(prefixes == run.shape.layers);
+  CHECK_ON_RANK(prefixes == run.shape.layers);
   const auto one = train_on<Model>(1, run);
   for (const Sharding sharding : {Sharding::full, Sharding::optimizer, Sharding::none}) {
     SharedRun many = run;
@@ -62,6 +62,6 @@ TEST_CASE("Regression: a prefix [4,2,48,128] on 8 processes, P = 4") {
   });
   for (const Ended& end : ended) {
     INFO(end.text);
-    CHECK(end.code == 0);
+    CHECK_ON_RANK(end.code == 0);
   }
 }

@@ -16,7 +16,7 @@ void check_worlds(const SharedRun& run, std::initializer_list<int> worlds) {
                   << ", micro-batches " << run.sequences / run.micro);
     const auto many = train_on<Model>(world, run);
     if (run.deterministic)
-      CHECK(many == one);
+      CHECK_ON_RANK(many == one);
     else
       check_close(many, one, 1e-10);
   }

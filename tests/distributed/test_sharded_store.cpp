@@ -101,10 +101,10 @@ std::vector<double> train_part(const SharedRun& run, int world, Index first, Ind
 TEST_CASE("Parts of what is chosen belong to the owners of the whole") {
   const auto parts = Partition::even(20, 3, 8);  // 8, 8, 4
   const auto some = shared_like(parts, {{6, 4}, {15, 5}});
-  CHECK(some.count(0) == 2);
-  CHECK(some.count(1) == 3);
-  CHECK(some.count(2) == 4);
-  CHECK(shared_like(parts, {{0, 20}}).stride() == 8);
+  CHECK_ON_RANK(some.count(0) == 2);
+  CHECK_ON_RANK(some.count(1) == 3);
+  CHECK_ON_RANK(some.count(2) == 4);
+  CHECK_ON_RANK(shared_like(parts, {{0, 20}}).stride() == 8);
 }
 
 TEST_CASE("The tree of sums does not know how its sequences are shared") {
@@ -113,7 +113,7 @@ TEST_CASE("The tree of sums does not know how its sequences are shared") {
   const double expected = (((values[0] + values[1]) + (values[2] + values[3])) +
                            ((values[4] + values[5]) + (values[6] + values[7]))) +
                           (((values[8] + values[9]) + (values[10] + values[11])) + values[12]);
-  CHECK(sum_in_tree(values) == expected);
+  CHECK_ON_RANK(sum_in_tree(values) == expected);
 }
 
 TEST_CASE("The plan of a rank is what it allocates, and more ranks need less") {
@@ -132,12 +132,12 @@ TEST_CASE("The plan of a rank is what it allocates, and more ranks need less") {
       Trainer<Counting> trainer(model, options);
       const auto plan =
           memory_plan<Counting>(run.shape, room, Trainable(), model.store().division(), model.backend());
-      CHECK(model.backend().asked == plan.total() - plan.lines.back().bytes);
-      CHECK((world == 1 || plan.total() < before));
+      CHECK_ON_RANK(model.backend().asked == plan.total() - plan.lines.back().bytes);
+      CHECK_ON_RANK((world == 1 || plan.total() < before));
       before = plan.total();
-      CHECK(smallest_world<Counting>(run.shape, room, Trainable(), {}, model.backend(), plan.total()) <=
-            world);
-      CHECK(smallest_world<Counting>(run.shape, room, Trainable(), {}, model.backend(), 100) == 0);
+      CHECK_ON_RANK(
+          smallest_world<Counting>(run.shape, room, Trainable(), {}, model.backend(), plan.total()) <= world);
+      CHECK_ON_RANK(smallest_world<Counting>(run.shape, room, Trainable(), {}, model.backend(), 100) == 0);
     });
 }
 
@@ -161,9 +161,9 @@ TEST_CASE("A number that is not finite on one rank stops all ranks before anythi
       } catch (const NumericError&) {
         ++stopped;
       }
-      CHECK(whole_tensors(model, &Owned<double>::weight) == before);
+      CHECK_ON_RANK(whole_tensors(model, &Owned<double>::weight) == before);
     });
-    CHECK(stopped == 3);
+    CHECK_ON_RANK(stopped == 3);
   }
 }
 
@@ -171,7 +171,7 @@ TEST_CASE("The deterministic mode refuses micro-batches of several sequences") {
   Model model(small_shape(), 1, Cpu<double>(CpuOptions{.threads = 1}), {.deterministic = true});
   const auto message =
       thrown<ConfigurationError>([&] { Trainer<Model>(model, {.sequences = 2, .tokens = 5}); });
-  CHECK(contains(message, "one sequence"));
+  CHECK_ON_RANK(contains(message, "one sequence"));
 }
 
 TEST_CASE("A checkpoint of any number of ranks goes on with any other") {
@@ -184,7 +184,7 @@ TEST_CASE("A checkpoint of any number of ranks goes on with any other") {
       for (const int loaded : {1, 2, 3, 4, 8}) {
         INFO("saved by " << saved << ", loaded by " << loaded << ", sharding " << static_cast<int>(sharding));
         const auto rest = train_part(run, loaded, 2, 4, folder.path, {});
-        CHECK(rest == std::vector(expected.begin() + 2, expected.end()));
+        CHECK_ON_RANK(rest == std::vector(expected.begin() + 2, expected.end()));
       }
     }
   }
@@ -209,8 +209,8 @@ TEST_CASE("A checkpoint that one rank cannot write fails on all and leaves nothi
     }();
     if (contains(message, "no room") && contains(message, "rank 1")) ++failed;
   });
-  CHECK(failed == 3);
-  CHECK(std::filesystem::is_empty(folder.path));
+  CHECK_ON_RANK(failed == 3);
+  CHECK_ON_RANK(std::filesystem::is_empty(folder.path));
 }
 
 TEST_CASE("The finished model is the same files, whoever shares it") {
@@ -230,13 +230,15 @@ TEST_CASE("The finished model is the same files, whoever shares it") {
   save(1, "one");
   save(3, "three");
   for (const auto& file : std::filesystem::directory_iterator(folder.path / "one"))
-    CHECK(io::read_file(file.path()) == io::read_file(folder.path / "three" / file.path().filename()));
+    CHECK_ON_RANK(io::read_file(file.path()) ==
+                  io::read_file(folder.path / "three" / file.path().filename()));
   on_ranks(3, [&](distributed::Group* group) {
     Model model(run.shape, Uninitialised{}, Cpu<double>(CpuOptions{.threads = 1}), {.group = group});
     LoadReport mine;
     io::fill_parameters(io::tensors_of(model, &Owned<double>::weight), run.shape,
                         io::TensorFiles(folder.path / "one"), 0, mine);
     auto expected = shared_model<Model>(run, group);
-    CHECK(whole_tensors(model, &Owned<double>::weight) == whole_tensors(expected, &Owned<double>::weight));
+    CHECK_ON_RANK(whole_tensors(model, &Owned<double>::weight) ==
+                  whole_tensors(expected, &Owned<double>::weight));
   });
 }
