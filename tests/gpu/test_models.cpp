@@ -39,6 +39,7 @@ TEMPLATE_TEST_CASE("A model on a GPU is the model on the CPU, to rounding", "", 
     const Results is = results_of(model, batch);
     CHECK(relative_difference(is.logits, should.logits) <= 3e-2);
     CHECK(std::abs(is.loss - should.loss) <= 2e-2 * should.loss);
+    // Coarse: batches of a few tokens cancel. The measure is PyTorch's own error, in test_goldens.cpp.
     CHECK(gradient_error(is, should) <= 0.2);
     for (Keep keep : {Keep::everything, Keep::products, Keep::layer_inputs}) {
       const Results again = results_of(model, batch, keep);
