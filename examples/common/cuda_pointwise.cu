@@ -6,6 +6,7 @@ namespace parscale {
 template void CudaBackend<BFloat16>::fill_zero(Out<float>);
 template void CudaBackend<BFloat16>::copy(In<BFloat16>, Out<BFloat16>);
 template void CudaBackend<BFloat16>::round(In<float>, Out<BFloat16>);
+template void CudaBackend<BFloat16>::add_wide(In<float>, Out<float>);
 template void CudaBackend<BFloat16>::sums_of_squares(std::span<const In<float>>, std::span<double>);
 template void CudaBackend<BFloat16>::embed(const op::Embed<BFloat16>&);
 template void CudaBackend<BFloat16>::embed_backward(const op::EmbedBackward<BFloat16, float>&);
@@ -24,6 +25,7 @@ template void CudaBackend<BFloat16>::merge_replicas_backward(int, const op::Merg
 template void CudaBackend<float>::fill_zero(Out<float>);
 template void CudaBackend<float>::copy(In<float>, Out<float>);
 template void CudaBackend<float>::round(In<float>, Out<float>);
+template void CudaBackend<float>::add_wide(In<float>, Out<float>);
 template void CudaBackend<float>::sums_of_squares(std::span<const In<float>>, std::span<double>);
 template void CudaBackend<float>::embed(const op::Embed<float>&);
 template void CudaBackend<float>::embed_backward(const op::EmbedBackward<float, float>&);
