@@ -146,9 +146,11 @@ class Benchmark {
     bytes("rms_norm_backward", 4 * mb(M * H), [&] { cuda::rms_norm_backward<S>(launch_, backward); });
     auto frozen = backward;
     frozen.d_gain = {};
+    auto with_normed = backward;
+    with_normed.normed = y;
     bytes("rms_norm_backward, frozen", 4 * mb(M * H), [&] { cuda::rms_norm_backward<S>(launch_, frozen); });
     bytes("rms_norm_backward, normed too", 5 * mb(M * H),
-          [&] { cuda::rms_norm_backward<S>(launch_, backward, y); });
+          [&] { cuda::rms_norm_backward<S>(launch_, with_normed); });
     bytes("rms_norm_backward, interleaved", 4 * mb(M * H),
           [&] { cuda::rms_norm_backward<S>(launch_, side_by_side_backward); });
     drop();

@@ -87,7 +87,9 @@ class BasicCausalLM {
   double head_loss(In<S> merged, double scale, Out<S> d_merged, Memory& memory);
   void backward(Memory& memory);
   void forward_layer(Index i, Out<S> y, Memory& memory, const Cache& cache);
-  Context<B> context(Memory& memory) { return {on_, shape_, memory.layout, memory.scratch()}; }
+  Context<B> context(Memory& memory) {
+    return {on_, shape_, memory.layout, memory.scratch(), store_.accumulates()};
+  }
   bool own_ids(const Batch& batch) const {
     return static_cast<Index>(batch.ids.size()) > batch.sequences * batch.tokens;
   }
@@ -188,9 +190,10 @@ double BasicCausalLM<arch, B, StoreOf>::loss_and_gradients(const Batch& batch, d
 template <Architecture arch, Backend B, template <Architecture, class> class StoreOf>
 double BasicCausalLM<arch, B, StoreOf>::head_loss(In<S> merged, double scale, Out<S> d_merged,
                                                   Memory& memory) {
+  auto at = context(memory);
   const auto loss = [&](In<S> weight, Out<W> d_weight) {
     return d_merged
-               ? LmHead<B>::loss_and_gradients(weight, d_weight, merged, memory.targets, scale, d_merged, on_)
+               ? LmHead<B>::loss_and_gradients(weight, d_weight, merged, memory.targets, scale, d_merged, at)
                : LmHead<B>::loss(weight, merged, memory.targets, scale, on_);
   };
   // What the store lends is given back at the end of each full expression.

@@ -43,8 +43,30 @@ void launch_reference(void (*kernel)(ReferenceAttention), const ReferenceAttenti
   check(cudaGetLastError(), "reference");
 }
 
+/// Queries and keys are taken for rotated by the tokens' positions: their gradients before that, by the
+/// formula.
+void turn_back(double* d_qkv, const Case& c, const std::vector<std::int32_t>& starts, double theta) {
+  const int half = c.D / 2, width = (c.A + 2 * c.G) * c.D, rows = c.P * c.B * c.S;
+  std::vector<double> rotated(static_cast<std::size_t>(rows * width));
+  check(cudaDeviceSynchronize(), "reference");
+  check(cudaMemcpy(rotated.data(), d_qkv, rotated.size() * 8, cudaMemcpyDeviceToHost), "download");
+  for (int row = 0; row < rows; ++row)
+    for (int i = 0; i < (c.A + c.G) * half; ++i) {
+      const int n = row % (c.B * c.S), d = i % half;
+      const int position = n % c.S - (starts.empty() ? 0 : starts[static_cast<std::size_t>(n)]);
+      const double angle = position * std::pow(theta, -2.0 * d / c.D);
+      double& low = rotated[static_cast<std::size_t>(row * width + i / half * c.D + d)];
+      double &high = (&low)[half], u = low, v = high;
+      low = u * std::cos(angle) + v * std::sin(angle);
+      high = v * std::cos(angle) - u * std::sin(angle);
+    }
+  check(cudaMemcpy(d_qkv, rotated.data(), rotated.size() * 8, cudaMemcpyHostToDevice), "upload");
+}
+
 template <class S>
 void test_attention(const cuda::Launch& on, const Case& c, unsigned seed) {
+  const bool accumulate = seed % 3 != 0, rotated = seed % 2 == 0;
+  constexpr double theta = 1e4;
   std::mt19937 random(seed);
   const Index M = Index{c.P} * c.B * c.S, width = Index{c.A + 2 * c.G} * c.D;
   const int sources = c.expanded ? c.P : 1;
@@ -64,7 +86,8 @@ void test_attention(const cuda::Launch& on, const Case& c, unsigned seed) {
   const Buffer past_buffer = Operand<Index>::upload(past),
                starts_buffer = Operand<std::int32_t>::upload(starts);
   Result<S> out(outs), d_qkv(M * width);
-  Result<float> log_sum(M * c.A), d_prefix_k(prefix, 0.5F), d_prefix_v(prefix, 0.5F);
+  Result<float> log_sum(M * c.A), d_prefix_k(prefix, accumulate ? 0.5F : NAN),
+      d_prefix_v(prefix, accumulate ? 0.5F : NAN);
   const In<Index> past_view{reinterpret_cast<const Index*>(past_buffer.data()), {c.B}};
   const In<std::int32_t> starts_view{reinterpret_cast<const std::int32_t*>(starts_buffer.data()), {c.B, c.S}};
   const Layout layout{.sequences = c.B,
@@ -120,8 +143,10 @@ void test_attention(const cuda::Launch& on, const Case& c, unsigned seed) {
   if (c.cached) return;
 
   launch_reference(reference_backward, reference);
+  if (rotated) turn_back(d_qkv.wide_data(), c, starts, theta);
+  cuda::RotaryTables tables;
   const auto backward = [&] {
-    cuda::attend_backward<S>(on, c.D, sources,
+    cuda::attend_backward<S>(on, tables, c.D, sources,
                              {.layout = layout,
                               .heads = c.A,
                               .kv_heads = c.G,
@@ -133,7 +158,9 @@ void test_attention(const cuda::Launch& on, const Case& c, unsigned seed) {
                               .d_out = {d_out.data(), {M, Index{sources} * c.A * c.D}},
                               .d_qkv = {d_qkv.poison(), {M, width}},
                               .d_prefix_k = {d_prefix_k.poison(), prefix_extent},
-                              .d_prefix_v = {d_prefix_v.poison(), prefix_extent}});
+                              .d_prefix_v = {d_prefix_v.poison(), prefix_extent},
+                              .accumulate = accumulate,
+                              .rotary_theta = rotated ? theta : 0});
     check(cudaDeviceSynchronize(), "attend_backward");
     return std::pair(d_qkv.values(), d_prefix_k.values());
   };

@@ -39,7 +39,7 @@ void test_rms_norm(const cuda::Launch& on, Index P, Index N, Index H, Index inte
 }
 
 struct NormGradientKind {
-  bool residual, in_place, d_gain, normed;
+  bool residual, in_place, d_gain, normed, accumulate;
 };
 
 template <class S>
@@ -51,22 +51,23 @@ void test_rms_norm_backward(const cuda::Launch& on, Index P, Index N, Index H, I
   auto& rstd = c.input<float>({P * N}, 0.1, 1);
   auto& residual = kind.in_place ? c.updated<S>("d_x", rows) : c.input<S>(rows);
   auto& d_x = kind.in_place ? residual : c.result<S>("d_x", rows);
-  auto& d_gain = c.updated<float>("d_gain", {H}, 1e-4);
+  auto& d_gain =
+      kind.accumulate ? c.updated<float>("d_gain", {H}, 1e-4) : c.result<float>("d_gain", {H}, 1e-4);
   auto& normed = kind.normed ? c.result<S>("normed", rows) : c.updated<S>("normed", rows);
   c.run(
       call("rms_norm_backward", P, N, H, interleave, kind.residual, kind.in_place, kind.d_gain, kind.normed,
-           skew),
+           kind.accumulate, skew),
       [&] {
-        cuda::rms_norm_backward<S>(on,
-                                   {.x = x,
-                                    .gain = gain,
-                                    .rstd = rstd,
-                                    .d_out = d_out,
-                                    .interleave = interleave,
-                                    .d_residual = residual.in_if(kind.residual),
-                                    .d_x = d_x,
-                                    .d_gain = d_gain.out_if(kind.d_gain)},
-                                   normed.out_if(kind.normed));
+        cuda::rms_norm_backward<S>(on, {.x = x,
+                                        .gain = gain,
+                                        .rstd = rstd,
+                                        .d_out = d_out,
+                                        .interleave = interleave,
+                                        .d_residual = residual.in_if(kind.residual),
+                                        .d_x = d_x,
+                                        .d_gain = d_gain.out_if(kind.d_gain),
+                                        .normed = normed.out_if(kind.normed),
+                                        .accumulate = kind.accumulate});
       },
       [&] {
         reference::run(op::RmsNormBackward<double, double>{.x = x.wide(),
@@ -76,19 +77,19 @@ void test_rms_norm_backward(const cuda::Launch& on, Index P, Index N, Index H, I
                                                            .interleave = interleave,
                                                            .d_residual = residual.wide_if(kind.residual),
                                                            .d_x = d_x.wide(),
-                                                           .d_gain = d_gain.wide_if(kind.d_gain)});
-        for (Index row = 0; kind.normed && row < P * N; ++row)
-          for (Index h = 0; h < H; ++h)
-            normed.wide().row(row)[h] = x.wide().row(row)[h] * rstd.wide().data[row] * gain.wide().data[h];
+                                                           .d_gain = d_gain.wide_if(kind.d_gain),
+                                                           .normed = normed.wide_if(kind.normed),
+                                                           .accumulate = kind.accumulate});
       });
 }
 
 template <class S>
 void test_norms(const cuda::Launch& on, Index skew) {
-  constexpr NormGradientKind kinds[] = {{false, false, true, false},
-                                        {true, false, false, false},
-                                        {true, false, true, true},
-                                        {true, true, true, false}};
+  constexpr NormGradientKind kinds[] = {{false, false, true, false, false},
+                                        {true, false, false, false, true},
+                                        {true, false, true, true, true},
+                                        {true, true, true, true, false},
+                                        {true, true, true, false, true}};
   constexpr std::array<Index, 3> shapes[] = {{4, 7, 1536}, {1, 33, 896}, {8, 5, 64},
                                              {2, 9, 100},  {4, 3, 3584}, {3, 5, 8192},
                                              {2, 3, 4097}, {1, 700, 24}, {1, 1, 2048}};
@@ -276,7 +277,11 @@ void test_embedding(const cuda::Launch& on, const EmbeddingShape& s, Ids kind, I
   });
   auto &table = c.input<S>({s.vocabulary, s.hidden}), &replica = c.input<S>({s.replicas, s.hidden});
   auto &out = c.result<S>("out", {rows, s.hidden}), &d_out = c.input<S>({rows, s.hidden});
-  auto& d_table = c.updated<float>("d_table", {s.vocabulary, s.hidden});
+  const bool accumulate = kind != Ids::runs;
+  const auto gradient = [&](const char* name, const Extent& extent) -> Operand<float>& {
+    return accumulate ? c.updated<float>(name, extent) : c.result<float>(name, extent);
+  };
+  auto& d_table = gradient("d_table", {s.vocabulary, s.hidden});
   auto& d_replica = c.updated<float>("d_replica_embedding", {s.replicas, s.hidden});
   c.run(
       call("embed", s.vocabulary, s.hidden, s.ids, s.copies, s.replicas, static_cast<int>(kind), skew),
@@ -286,18 +291,19 @@ void test_embedding(const cuda::Launch& on, const EmbeddingShape& s, Ids kind, I
         cuda::embed_backward<S>(on, {.ids = ids,
                                      .d_out = d_out,
                                      .d_table = d_table,
-                                     .d_replica_embedding = d_replica.out_if(told_apart)});
+                                     .d_replica_embedding = d_replica.out_if(told_apart),
+                                     .accumulate = accumulate});
       },
       [&] {
         reference::run(op::Embed<double>{.ids = ids.host(),
                                          .table = table.wide(),
                                          .replica_embedding = replica.wide_if(told_apart),
                                          .out = out.wide()});
-        reference::run(
-            op::EmbedBackward<double, double>{.ids = ids.host(),
-                                              .d_out = d_out.wide(),
-                                              .d_table = d_table.wide(),
-                                              .d_replica_embedding = d_replica.wide_if(told_apart)});
+        reference::run(op::EmbedBackward<double, double>{.ids = ids.host(),
+                                                         .d_out = d_out.wide(),
+                                                         .d_table = d_table.wide(),
+                                                         .d_replica_embedding = d_replica.wide_if(told_apart),
+                                                         .accumulate = accumulate});
       });
 }
 

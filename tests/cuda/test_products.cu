@@ -68,36 +68,44 @@ void test_gradients(const cuda::Launch& on, cuda::Products& products, Index M, I
   }
   Case c(on, skew);
   auto &x = c.input<S>({M, K}), &d_out = c.input<S>({M, first + N + others});
-  auto &d_weight = c.updated<float>("d_weight", {N, K}, 1e-5),
-       &d_bias = c.updated<float>("d_bias", {N}, 1e-5);
+  auto& d_weight =
+      accumulate ? c.updated<float>("d_weight", {N, K}, 1e-5) : c.result<float>("d_weight", {N, K}, 1e-5);
+  auto& d_bias = accumulate ? c.updated<float>("d_bias", {N}, 1e-5) : c.result<float>("d_bias", {N}, 1e-5);
   c.run(
-      call("linear_weight_gradient", M, K, N, first, others, skew),
+      call("linear_weight_gradient", M, K, N, first, others, accumulate, skew),
       [&] {
-        cuda::linear_weight_gradient<S>(
-            on, products,
-            {.x = x, .d_out = d_out, .first_column = first, .d_weight = d_weight, .d_bias = d_bias});
+        cuda::linear_weight_gradient<S>(on, products,
+                                        {.x = x,
+                                         .d_out = d_out,
+                                         .first_column = first,
+                                         .d_weight = d_weight,
+                                         .d_bias = d_bias,
+                                         .accumulate = accumulate});
       },
       [&] {
         reference::run(op::LinearWeightGradient<double, double>{.x = x.wide(),
                                                                 .d_out = d_out.wide(),
                                                                 .first_column = first,
                                                                 .d_weight = d_weight.wide(),
-                                                                .d_bias = d_bias.wide()});
+                                                                .d_bias = d_bias.wide(),
+                                                                .accumulate = accumulate});
       });
 }
 
 template <class S>
 void test_head_loss(const cuda::Launch& on, cuda::Products& products, Index N, Index H, Index V,
-                    bool gradients, Index skew) {
+                    bool gradients, bool accumulate, Index skew) {
   constexpr bool exact = std::is_same_v<S, float>;
   Case c(on, skew);
   auto &x = c.input<S>({N, H}), &weight = c.input<S>({V, H}, 0.1);
   auto& targets = c.integers<Token>({N}, [&](Index i) { return i % 5 == 2 ? -1 : random_below(V); });
   auto& d_x = gradients ? c.result<S>("d_x", {N, H}, exact ? 1e-4 : 8e-3) : c.updated<S>("d_x", {N, H});
-  auto& d_weight = c.updated<float>("d_weight", {V, H}, exact ? 1e-4 : 4e-3, 0.01);
+  const double allowed = exact ? 1e-4 : 4e-3;
+  auto& d_weight = accumulate ? c.updated<float>("d_weight", {V, H}, allowed, 0.01)
+                              : c.result<float>("d_weight", {V, H}, allowed);
   auto& loss = c.result<double>("loss", {1}, exact ? 1e-5 : 2e-3);
   c.run(
-      call("head_loss", N, H, V, gradients, skew),
+      call("head_loss", N, H, V, gradients, accumulate, skew),
       [&] {
         const double value = cuda::head_loss<S>(on, products,
                                                 {.x = x,
@@ -105,7 +113,8 @@ void test_head_loss(const cuda::Launch& on, cuda::Products& products, Index N, I
                                                  .targets = targets,
                                                  .scale = 1.0 / static_cast<double>(N),
                                                  .d_x = d_x.out_if(gradients),
-                                                 .d_weight = d_weight.out_if(gradients)});
+                                                 .d_weight = d_weight.out_if(gradients),
+                                                 .accumulate = accumulate});
         cuda::check(cudaMemcpy(loss.data(), &value, sizeof(value), cudaMemcpyHostToDevice), "upload");
       },
       [&] {
@@ -115,7 +124,8 @@ void test_head_loss(const cuda::Launch& on, cuda::Products& products, Index N, I
                                                         .targets = targets.host(),
                                                         .scale = 1.0 / static_cast<double>(N),
                                                         .d_x = d_x.wide_if(gradients),
-                                                        .d_weight = d_weight.wide_if(gradients)});
+                                                        .d_weight = d_weight.wide_if(gradients),
+                                                        .accumulate = accumulate});
       });
 }
 
@@ -135,7 +145,8 @@ void test_all(const cuda::Launch& on, cuda::Products& products) {
     test_gradients<S>(on, products, 5000, 40, 64, 0, 8, true, skew);
     for (const auto& [N, H, V] :
          {std::array<Index, 3>{300, 64, 1000}, {17, 32, 50257}, {5, 8, 37}, {6, 16, 40000}, {9, 8, 151936}})
-      for (const bool gradients : {false, true}) test_head_loss<S>(on, products, N, H, V, gradients, skew);
+      for (const auto& [gradients, accumulate] : {std::pair{false, true}, {true, true}, {true, false}})
+        test_head_loss<S>(on, products, N, H, V, gradients, accumulate, skew);
   }
 }
 

@@ -50,12 +50,13 @@ Index wrong(const Lent& lent, const std::string& prefix, int version) {
   return n;
 }
 
-/// Blocks of rank r add r + 1 everywhere.
+/// Blocks of rank r add r + 1 everywhere, or write it over what was there.
 template <class Lent>
-void add_gradients(const Lent& lent, int rank) {
+void add_gradients(const Lent& lent, int rank, bool accumulate) {
   std::decay_t<decltype(*lent)>::each(
       [&](std::string_view, const View<float>& view) {
-        for (Index i = 0; i < view.count(); ++i) view.data[i] += static_cast<float>(rank + 1);
+        for (Index i = 0; i < view.count(); ++i)
+          view.data[i] = static_cast<float>(rank + 1) + (accumulate ? view.data[i] : 0);
       },
       *lent);
 }
@@ -66,12 +67,12 @@ Index walk(Store& store, Index layers, int rank, int version, Storage& on) {
   Index n = wrong(store.embedding(), "", version);
   for (Index i = 0; i < layers; ++i) n += wrong(store.layer(i), name(i), version);
   n += wrong(store.top(), "", version);
-  add_gradients(store.top_gradients(on), rank);
+  add_gradients(store.top_gradients(on), rank, store.accumulates());
   for (Index i = layers; i-- > 0;) {
     n += wrong(store.layer(i), name(i), version);
-    add_gradients(store.layer_gradients(i, on), rank);
+    add_gradients(store.layer_gradients(i, on), rank, store.accumulates());
   }
-  add_gradients(store.embedding_gradients(on), rank);
+  add_gradients(store.embedding_gradients(on), rank, store.accumulates());
   store.finish(on);
   return n;
 }

@@ -52,7 +52,9 @@ class Attending {
     };
     const View<double> d_out = bench_.random(out_.extent, 4), d_x = bench_.take(out_.extent);
     outputs();
-    Block::backward(weights_.weights(), weights_.gradients(), expanded_, kept_, d_out, d_x, at);
+    const auto scratch = Block::take_scratch(at.scratch, at.shape, at.layout, expanded_);
+    Block::backward(weights_.weights(), weights_.gradients(), expanded_, kept_, scratch, d_out, d_x, at);
+    Block::input_weight_gradients(weights_.gradients(), kept_, scratch, at);
     const auto gradient = copy_of(d_x);
     check_gradient("x", values_of(kept_.x), gradient, values_of(d_out), outputs, stride);
     weights_.check_gradients(values_of(d_out), outputs, stride);
@@ -140,7 +142,9 @@ void check_sublayer(bool replica_rope) {
     return copy_of(out);
   };
   outputs();
-  Block::backward(weights.weights(), weights.gradients(), kept, d_out, d_x, at);
+  const auto scratch = Block::take_scratch(at.scratch, at.shape, at.layout);
+  Block::backward(weights.weights(), weights.gradients(), kept, scratch, d_out, d_x, at);
+  Block::input_weight_gradients(weights.gradients(), kept, scratch, at);
   const auto gradient = copy_of(d_x);
   check_gradient("x", values_of(kept.x), gradient, values_of(d_out), outputs);
   weights.check_gradients(values_of(d_out), outputs);

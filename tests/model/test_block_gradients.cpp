@@ -160,6 +160,7 @@ TEST_CASE("The gradients of the gated MLP are those of its forward") {
   const View<double> d_out = bench.random(rows, 4);
   outputs();
   Block::backward(weights.weights(), weights.gradients(), kept, d_out, d_x, at);
+  Block::input_weight_gradients(weights.gradients(), kept, at);
   check_block(weights, kept.x, d_x, values_of(d_out), outputs);
 }
 
@@ -253,8 +254,9 @@ TEST_CASE("The gradients of the head's loss are those of the loss, and targets t
   Head head(6);
   const View<double> d_x = head.bench.take(head.x.extent), d_weight = head.bench.take(head.weight.extent);
   std::fill_n(d_weight.data, d_weight.count(), 1.0);
+  auto at = head.bench.context();
   const double loss =
-      LmHead<B>::loss_and_gradients(head.weight, d_weight, head.x, head.wanted(), 0.25, d_x, head.bench.on());
+      LmHead<B>::loss_and_gradients(head.weight, d_weight, head.x, head.wanted(), 0.25, d_x, at);
   CHECK(loss == head.loss());
   const std::vector<double> c{1.0};
   const auto outputs = [&] { return std::vector<double>{head.loss()}; };
@@ -305,12 +307,12 @@ TEST_CASE("The head's gradients over several chunks are the sums of its parts") 
   const View<double> part_x = head.bench.take(head.x.extent),
                      part_weight = head.bench.take(head.weight.extent);
   for (const auto& view : {d_weight, part_weight}) std::fill_n(view.data, view.count(), 0.0);
-  auto& on = head.bench.on();
-  LmHead<B>::loss_and_gradients(head.weight, d_weight, head.x, head.wanted(), 0.25, d_x, on);
+  auto at = head.bench.context();
+  LmHead<B>::loss_and_gradients(head.weight, d_weight, head.x, head.wanted(), 0.25, d_x, at);
   for (Index i = 0; i < head.n; ++i)
     LmHead<B>::loss_and_gradients(head.weight, part_weight, In<double>{head.x.row(i), {1, head.hidden}},
                                   In<Token>{head.targets.data() + i, {1}}, 0.25,
-                                  View<double>{part_x.row(i), {1, head.hidden}}, on);
+                                  View<double>{part_x.row(i), {1, head.hidden}}, at);
   for (Index i = 0; i < d_x.count(); ++i) CHECK(std::abs(d_x.data[i] - part_x.data[i]) < 1e-14);
   for (Index i = 0; i < d_weight.count(); ++i)
     CHECK(std::abs(d_weight.data[i] - part_weight.data[i]) < 1e-11);

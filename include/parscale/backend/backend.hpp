@@ -6,8 +6,8 @@
 ///   W  the wide type of gradients, master weights and statistics (Backend::Wide); the same on the CPU
 /// Axes: P replicas, B sequences, S tokens, M = P*B*S rows ordered [P,B,S], N = B*S, H hidden, I
 /// intermediate, A query heads, G key/value heads, D head size, T prefix tokens, C cache capacity, V
-/// vocabulary. "added to" means out += result; everything else overwrites. Operands may alias only where that
-/// is said.
+/// vocabulary. "added to" means out += result, or out = result where `accumulate` is false; everything else
+/// overwrites. Operands may alias only where that is said.
 #pragma once
 
 #include <concepts>
@@ -58,6 +58,7 @@ struct EmbedBackward {
   In<S> d_out;                      ///< [P*B*S,H]
   Out<W> d_table = {};              ///< [V,H], added to
   Out<W> d_replica_embedding = {};  ///< [P,H], added to
+  bool accumulate = true;
 };
 
 /// out = gain * x * rstd, rstd = 1 / sqrt(mean(x^2) + eps). With interleave = P the P rows of a position are
@@ -80,6 +81,8 @@ struct RmsNormBackward {
   In<S> d_residual = {};  ///< [M,H], what reaches x past the norm; may be d_x
   Out<S> d_x;             ///< [M,H] = d_residual + through the norm
   Out<W> d_gain = {};     ///< [H], added to
+  Out<S> normed = {};     ///< [M,H] gain * x * rstd once more, for a weight gradient that reads it next
+  bool accumulate = true;
 };
 
 /// out = x weight^T + bias + add
@@ -99,7 +102,7 @@ struct LinearInputGradient {
   Out<S> d_x;    ///< [M,K]
   bool accumulate = false;
 };
-/// d_weight += d_out[:, first_column ...]^T x, d_bias += column sums of the same columns
+/// d_weight = d_out[:, first_column ...]^T x, d_bias = column sums of the same columns, or added to
 template <class S, class W = S>
 struct LinearWeightGradient {
   In<S> x;      ///< [M,K]
@@ -107,6 +110,7 @@ struct LinearWeightGradient {
   Index first_column = 0;
   Out<W> d_weight = {};  ///< [N,K]
   Out<W> d_bias = {};    ///< [N]
+  bool accumulate = true;
 };
 
 /// Half-split rotary embedding of the first `heads` heads of each row, in place; the angle of feature d is
@@ -154,7 +158,19 @@ struct AttendBackward {
   In<S> d_out;
   Out<S> d_qkv;                             ///< [M,(A+2G)*D]
   Out<W> d_prefix_k = {}, d_prefix_v = {};  ///< [P,G,T,D], added to
+  bool accumulate = true;
+  double rotary_theta = 0;  ///< not 0: q and k were rotated by it, and d_qkv is the gradient before that
 };
+
+/// What takes the gradients of rotated queries and keys to those before the rotation.
+template <class S, class W>
+Rotate<S> before_rotation(const AttendBackward<S, W>& a) {
+  return {.layout = a.layout,
+          .x = a.d_qkv,
+          .heads = a.heads + a.kv_heads,
+          .theta = a.rotary_theta,
+          .inverse = true};
+}
 
 /// The P replicas of one position attend to each other: P x P softmax, no mask.
 template <class S>
@@ -226,6 +242,7 @@ struct HeadLoss {
   double scale;          ///< one over the number of positions that count in the global batch
   Out<S> d_x = {};       ///< [N,H]
   Out<W> d_weight = {};  ///< [V,H], added to
+  bool accumulate = true;
   Index chunk = 512;
 };
 
@@ -253,11 +270,13 @@ struct AdamW {
 
 /// The list itself. `allocate` returns an owner with `std::byte* data()`; views into it die with it.
 /// Operations may run later (a stream); `to_host` and operations that give the host numbers wait for what
-/// came before. `round` converts from the wide type; `sums_of_squares` fills one number a tensor.
+/// came before. `round` converts from the wide type; `sums_of_squares` fills one number a tensor; `adamw`
+/// updates many tensors in one call.
 template <class B>
 concept Backend = requires(B& on, std::size_t bytes, In<Scalar<B>> in, Out<Scalar<B>> out, In<Wide<B>> wide,
                            Out<Wide<B>> wide_out, Wide<B>* host, const Wide<B>* const_host,
-                           std::span<const In<Wide<B>>> tensors, std::span<double> sums) {
+                           std::span<const In<Wide<B>>> tensors, std::span<double> sums,
+                           std::span<const op::AdamW<Scalar<B>, Wide<B>>> updates) {
   typename B::Buffer;
   { on.allocate(bytes) } -> std::same_as<typename B::Buffer>;
   {on.fill_zero(wide_out)};
@@ -290,7 +309,7 @@ concept Backend = requires(B& on, std::size_t bytes, In<Scalar<B>> in, Out<Scala
   {on.merge_backward(Int<4>{}, op::MergeBackward<Scalar<B>, Wide<B>>{})};
   { on.head_loss(op::HeadLoss<Scalar<B>, Wide<B>>{}) } -> std::same_as<double>;
   {on.logits(op::Logits<Scalar<B>, Wide<B>>{})};
-  {on.adamw(op::AdamW<Scalar<B>, Wide<B>>{})};
+  {on.adamw(updates)};
 };
 
 }  // namespace parscale

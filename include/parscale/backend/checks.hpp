@@ -49,7 +49,8 @@ void check(const RmsNormBackward<S, W>& a) {
       .vector("d_out", a.d_out, rows * hidden)
       .optional_matrix("d_residual", a.d_residual, rows, hidden)
       .matrix("d_x", a.d_x, rows, hidden)
-      .optional_vector("d_gain", a.d_gain, hidden);
+      .optional_vector("d_gain", a.d_gain, hidden)
+      .optional_matrix("normed", a.normed, rows, hidden);
 }
 template <class S>
 void check(const Linear<S>& a) {

@@ -98,7 +98,8 @@ struct Aggregation {
   }
   static void linear_weight_gradient(In<S> x, In<S> d_out, Out<W> d_weight, Out<W> d_bias, Context<B>& at) {
     if (d_weight || d_bias)
-      at.on.linear_weight_gradient({.x = x, .d_out = d_out, .d_weight = d_weight, .d_bias = d_bias});
+      at.on.linear_weight_gradient(
+          {.x = x, .d_out = d_out, .d_weight = d_weight, .d_bias = d_bias, .accumulate = at.accumulate});
   }
 };
 

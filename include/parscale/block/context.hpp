@@ -17,6 +17,7 @@ struct Context {
   const Shape& shape;
   Layout layout;
   Arena& scratch;
+  bool accumulate = true;  ///< gradients of weights are added to what is there; else they replace it
 };
 
 /// A place that several steps share in turn, or one of its own when nothing is shared.

@@ -71,13 +71,13 @@ struct CrossReplicaAttention {
   static bool reads_input(const Weights<Out<W>>& d_w) {
     return d_w.q_weight || d_w.k_weight || d_w.v_weight || d_w.q_bias || d_w.k_bias || d_w.v_bias;
   }
-  // d_out [M,H] -> d_x [M,H], the gradient of kept.x.
-  static void backward(const Weights<In<S>>& w, const Weights<Out<W>>& d_w, Kept& kept, In<S> d_out,
-                       Out<S> d_x, Context<B>& at) {
-    Arena::Frame frame(at.scratch);
-    auto scratch = take_scratch(at.scratch, at.shape, at.layout);
+  // d_out [M,H] -> d_x [M,H], the gradient of kept.x, and those of all weights but the ones that multiply it.
+  static void backward(const Weights<In<S>>& w, const Weights<Out<W>>& d_w, const Kept& kept,
+                       const Scratch& scratch, In<S> d_out, Out<S> d_x, Context<B>& at) {
     at.on.linear_input_gradient({.d_out = d_out, .weight = w.o_proj, .d_x = scratch.d_out});
-    if (d_w.o_proj) at.on.linear_weight_gradient({.x = kept.out, .d_out = d_out, .d_weight = d_w.o_proj});
+    if (d_w.o_proj)
+      at.on.linear_weight_gradient(
+          {.x = kept.out, .d_out = d_out, .d_weight = d_w.o_proj, .accumulate = at.accumulate});
     at.on.attend_replicas_backward(head_dim<arch>, replicas<arch>,
                                    {.layout = at.layout,
                                     .heads = at.shape.heads,
@@ -88,9 +88,13 @@ struct CrossReplicaAttention {
     if (at.shape.replica_rope) rotate(scratch.d_qkv, true, at);
     at.on.linear_input_gradient(
         {.d_out = scratch.d_qkv, .weight = joined(w.q_weight, w.k_weight, w.v_weight), .d_x = d_x});
+  }
+  // The gradients of what multiplies kept.x, which may have been normalised anew in between.
+  static void input_weight_gradients(const Weights<Out<W>>& d_w, const Kept& kept, const Scratch& scratch,
+                                     Context<B>& at) {
     const Index q = at.shape.heads * D, k = at.shape.kv_heads * D;
     projection_gradients<B, 3>(
-        at.on, kept.x, scratch.d_qkv,
+        at, kept.x, scratch.d_qkv,
         {{{q, d_w.q_weight, d_w.q_bias}, {k, d_w.k_weight, d_w.k_bias}, {k, d_w.v_weight, d_w.v_bias}}});
   }
 

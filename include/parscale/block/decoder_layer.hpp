@@ -52,7 +52,7 @@ struct DecoderLayer {
   }
 
   struct Kept {
-    bool normalise_again = false;  // the steps' inputs share one place, and the backward fills it anew
+    bool normalise_again = false;  // the steps' inputs share one place, and their norms' backward fills it
     View<W> cross_rstd, attention_rstd, mlp_rstd;
     View<S> after_cross, after_attention;  // [M,H] the stream between the steps
     typename Cross::Kept cross;
@@ -114,27 +114,31 @@ struct DecoderLayer {
     View<S> d_normed = at.scratch.template take<S>(d.extent);
     const In<S> attention_in = has_sublayer && crosses ? kept.after_cross.readable() : x;
 
-    const auto again = [&](bool is_read, const auto& norm, In<S> stream, Out<S> normed, Out<W> rstd) {
-      if (kept.normalise_again && is_read) Norm::forward(norm, stream, normed, rstd, at);
+    // Each step: its input's gradient, through the norm to the stream's, which on its way writes the
+    // normalised input that the weights' gradients read last.
+    const auto again = [&](bool is_read, Out<S> normed) {
+      return kept.normalise_again && is_read ? normed : Out<S>{};
     };
-
-    again(Mlp<B>::reads_input(d_w.mlp), w.post_attention_layernorm, kept.after_attention, kept.mlp.x,
-          kept.mlp_rstd);
     Mlp<B>::backward(w.mlp, d_w.mlp, kept.mlp, d, d_normed, at);
     Norm::backward(w.post_attention_layernorm, d_w.post_attention_layernorm, kept.after_attention,
-                   kept.mlp_rstd, d_normed, d, d, at);
-    again(Attention::reads_input(d_w.self_attn), w.input_layernorm, attention_in, kept.attention.x,
-          kept.attention_rstd);
-    Attention::backward(w.self_attn, d_w.self_attn, has_expanded && crosses, kept.attention, d, d_normed, at);
-    Norm::backward(w.input_layernorm, d_w.input_layernorm, attention_in, kept.attention_rstd, d_normed, d, d,
-                   at);
+                   kept.mlp_rstd, d_normed, d, d, at, 1, again(Mlp<B>::reads_input(d_w.mlp), kept.mlp.x));
+    Mlp<B>::input_weight_gradients(d_w.mlp, kept.mlp, at);
+    {
+      Arena::Frame step(at.scratch);
+      const auto scratch = Attention::take_scratch(at.scratch, at.shape, at.layout, has_expanded && crosses);
+      Attention::backward(w.self_attn, d_w.self_attn, has_expanded && crosses, kept.attention, scratch, d,
+                          d_normed, at);
+      Norm::backward(w.input_layernorm, d_w.input_layernorm, attention_in, kept.attention_rstd, d_normed, d,
+                     d, at, 1, again(Attention::reads_input(d_w.self_attn), kept.attention.x));
+      Attention::input_weight_gradients(d_w.self_attn, kept.attention, scratch, at);
+    }
     if constexpr (has_sublayer) {
       if (crosses) {
-        again(Cross::reads_input(d_w.cross_replica_attn), w.cross_replica_layernorm, x, kept.cross.x,
-              kept.cross_rstd);
-        Cross::backward(w.cross_replica_attn, d_w.cross_replica_attn, kept.cross, d, d_normed, at);
+        const auto scratch = Cross::take_scratch(at.scratch, at.shape, at.layout);
+        Cross::backward(w.cross_replica_attn, d_w.cross_replica_attn, kept.cross, scratch, d, d_normed, at);
         Norm::backward(w.cross_replica_layernorm, d_w.cross_replica_layernorm, x, kept.cross_rstd, d_normed,
-                       d, d, at);
+                       d, d, at, 1, again(Cross::reads_input(d_w.cross_replica_attn), kept.cross.x));
+        Cross::input_weight_gradients(d_w.cross_replica_attn, kept.cross, scratch, at);
       }
     }
   }

@@ -29,12 +29,18 @@ struct Embedding {
   static void forward(const Weights<In<S>>& w, In<Token> ids, Out<S> x, Context<B>& at) {
     at.on.embed({.ids = ids, .table = w.embed_tokens, .replica_embedding = w.replica_embedding, .out = x});
   }
+  // A tied head has written the table's gradient already.
   static void backward(const Weights<Out<W>>& d_w, In<Token> ids, In<S> d_x, Context<B>& at) {
-    if (!d_w.embed_tokens && !d_w.replica_embedding) return;
-    at.on.embed_backward({.ids = ids,
-                          .d_out = d_x,
-                          .d_table = d_w.embed_tokens,
-                          .d_replica_embedding = d_w.replica_embedding});
+    if (d_w.embed_tokens)
+      at.on.embed_backward({.ids = ids,
+                            .d_out = d_x,
+                            .d_table = d_w.embed_tokens,
+                            .accumulate = at.accumulate || at.shape.tied});
+    if (d_w.replica_embedding)
+      at.on.embed_backward({.ids = ids,
+                            .d_out = d_x,
+                            .d_replica_embedding = d_w.replica_embedding,
+                            .accumulate = at.accumulate});
   }
 };
 

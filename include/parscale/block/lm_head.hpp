@@ -22,9 +22,14 @@ struct LmHead {
   }
   // The same with gradients, chunk by chunk: the vocabulary's logits never exist for all positions at once.
   static double loss_and_gradients(In<S> weight, Out<W> d_weight, In<S> x, In<Token> targets, double scale,
-                                   Out<S> d_x, B& on) {
-    return on.head_loss(
-        {.x = x, .weight = weight, .targets = targets, .scale = scale, .d_x = d_x, .d_weight = d_weight});
+                                   Out<S> d_x, Context<B>& at) {
+    return at.on.head_loss({.x = x,
+                            .weight = weight,
+                            .targets = targets,
+                            .scale = scale,
+                            .d_x = d_x,
+                            .d_weight = d_weight,
+                            .accumulate = at.accumulate});
   }
 };
 

@@ -48,8 +48,8 @@ struct Mlp {
 
   /// Whether the backward reads kept.x: not when both projections of it are frozen.
   static bool reads_input(const Weights<Out<W>>& d_w) { return d_w.gate_proj || d_w.up_proj; }
-  // d_out [M,H] -> d_x [M,H], the gradient of kept.x. The product is computed again: one pass that the
-  // activation's gradient makes anyway, for [M,I] less to keep.
+  // d_out [M,H] -> d_x [M,H], the gradient of kept.x, and that of down. The product is computed again: one
+  // pass that the activation's gradient makes anyway, for [M,I] less to keep.
   static void backward(const Weights<In<S>>& w, const Weights<Out<W>>& d_w, Kept& kept, In<S> d_out,
                        Out<S> d_x, Context<B>& at) {
     Arena::Frame frame(at.scratch);
@@ -57,11 +57,15 @@ struct Mlp {
     at.on.linear_input_gradient({.d_out = d_out, .weight = w.down_proj, .d_x = product});
     at.on.gated_mlp_backward({.gate_up = kept.gate_up, .product = product});
     if (d_w.down_proj)
-      at.on.linear_weight_gradient({.x = product, .d_out = d_out, .d_weight = d_w.down_proj});
+      at.on.linear_weight_gradient(
+          {.x = product, .d_out = d_out, .d_weight = d_w.down_proj, .accumulate = at.accumulate});
     at.on.linear_input_gradient(
         {.d_out = kept.gate_up, .weight = joined(w.gate_proj, w.up_proj), .d_x = d_x});
+  }
+  // The gradients of what multiplies kept.x, which may have been normalised anew in between.
+  static void input_weight_gradients(const Weights<Out<W>>& d_w, const Kept& kept, Context<B>& at) {
     const Index i = at.shape.intermediate;
-    projection_gradients<B, 2>(at.on, kept.x, kept.gate_up, {{{i, d_w.gate_proj}, {i, d_w.up_proj}}});
+    projection_gradients<B, 2>(at, kept.x, kept.gate_up, {{{i, d_w.gate_proj}, {i, d_w.up_proj}}});
   }
 };
 

@@ -15,10 +15,10 @@ struct ProjectionGradient {
   Out<Wide<B>> weight, bias = {};
 };
 
-/// Adds the weight gradients of maps that share x [M,K] and d_out [M, all features]: one product when every
-/// map is trained (their gradients lie side by side, as the weights do), else one for each that is.
+/// The weight gradients of maps that share x [M,K] and d_out [M, all features]: one product when every map is
+/// trained (their gradients lie side by side, as the weights do), else one for each that is.
 template <class B, std::size_t n>
-void projection_gradients(B& on, In<Scalar<B>> x, In<Scalar<B>> d_out,
+void projection_gradients(Context<B>& at, In<Scalar<B>> x, In<Scalar<B>> d_out,
                           const std::array<ProjectionGradient<B>, n>& maps) {
   bool all = true;
   for (const auto& map : maps) all = all && map.weight && map.weight.cols() == maps[0].weight.cols();
@@ -29,13 +29,18 @@ void projection_gradients(B& on, In<Scalar<B>> x, In<Scalar<B>> d_out,
       weight = joined(weight, maps[i].weight);
       bias = joined(bias, maps[i].bias);
     }
-    return on.linear_weight_gradient({.x = x, .d_out = d_out, .d_weight = weight, .d_bias = bias});
+    return at.on.linear_weight_gradient(
+        {.x = x, .d_out = d_out, .d_weight = weight, .d_bias = bias, .accumulate = at.accumulate});
   }
   Index column = 0;
   for (const auto& map : maps) {
     if (map.weight || map.bias)
-      on.linear_weight_gradient(
-          {.x = x, .d_out = d_out, .first_column = column, .d_weight = map.weight, .d_bias = map.bias});
+      at.on.linear_weight_gradient({.x = x,
+                                    .d_out = d_out,
+                                    .first_column = column,
+                                    .d_weight = map.weight,
+                                    .d_bias = map.bias,
+                                    .accumulate = at.accumulate});
     column += map.features;
   }
 }

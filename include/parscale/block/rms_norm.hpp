@@ -30,9 +30,11 @@ struct RmsNorm {
                     .out = out,
                     .rstd = rstd});
   }
-  // d_x = d_residual + through the norm; d_residual may be d_x or absent.
+  // d_x = d_residual + through the norm; d_residual may be d_x or absent. `normed`: receives the forward's
+  // out once more.
   static void backward(const Weights<In<S>>& w, const Weights<Out<W>>& d_w, In<S> x, In<W> rstd, In<S> d_out,
-                       In<S> d_residual, Out<S> d_x, Context<B>& at, Index interleave = 1) {
+                       In<S> d_residual, Out<S> d_x, Context<B>& at, Index interleave = 1,
+                       Out<S> normed = {}) {
     at.on.rms_norm_backward({.x = x,
                              .gain = w.weight,
                              .rstd = rstd,
@@ -40,7 +42,9 @@ struct RmsNorm {
                              .interleave = interleave,
                              .d_residual = d_residual,
                              .d_x = d_x,
-                             .d_gain = d_w.weight});
+                             .d_gain = d_w.weight,
+                             .normed = normed,
+                             .accumulate = at.accumulate});
   }
 };
 

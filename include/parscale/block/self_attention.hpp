@@ -76,7 +76,7 @@ struct SelfAttention {
                   .weight = joined(w.q_weight, w.k_weight, w.v_weight),
                   .bias = joined(w.q_bias, w.k_bias, w.v_bias),
                   .out = kept.qkv});
-    rotate(kept.qkv, false, at);
+    rotate(kept.qkv, at);
     if (cache) Prefix::append(cache, kept.qkv, at);
     attend(w, expanded, kept, cache, at);
     at.on.linear({.x = kept.out, .weight = w.output(), .add = residual, .out = out});
@@ -86,30 +86,32 @@ struct SelfAttention {
   static bool reads_input(const Weights<Out<W>>& d_w) {
     return d_w.q_weight || d_w.k_weight || d_w.v_weight || d_w.q_bias || d_w.k_bias || d_w.v_bias;
   }
-  // d_out [M,H] -> d_x [M,H], the gradient of kept.x.
-  static void backward(const Weights<In<S>>& w, const Weights<Out<W>>& d_w, bool expanded, Kept& kept,
-                       In<S> d_out, Out<S> d_x, Context<B>& at) {
-    Arena::Frame frame(at.scratch);
-    auto scratch = take_scratch(at.scratch, at.shape, at.layout, expanded);
+  // d_out [M,H] -> d_x [M,H], the gradient of kept.x, and those of all weights but the ones that multiply it.
+  static void backward(const Weights<In<S>>& w, const Weights<Out<W>>& d_w, bool expanded, const Kept& kept,
+                       const Scratch& scratch, In<S> d_out, Out<S> d_x, Context<B>& at) {
     at.on.linear_input_gradient({.d_out = d_out, .weight = w.output(), .d_x = scratch.d_out});
-    if (d_w.output()) at.on.linear_weight_gradient({.x = kept.out, .d_out = d_out, .d_weight = d_w.output()});
+    if (d_w.output())
+      at.on.linear_weight_gradient(
+          {.x = kept.out, .d_out = d_out, .d_weight = d_w.output(), .accumulate = at.accumulate});
     attend_backward(w, d_w, expanded, kept, scratch, at);
-    rotate(scratch.d_qkv, true, at);
     at.on.linear_input_gradient(
         {.d_out = scratch.d_qkv, .weight = joined(w.q_weight, w.k_weight, w.v_weight), .d_x = d_x});
+  }
+  // The gradients of what multiplies kept.x, which may have been normalised anew in between.
+  static void input_weight_gradients(const Weights<Out<W>>& d_w, const Kept& kept, const Scratch& scratch,
+                                     Context<B>& at) {
     const Index q = at.shape.heads * D, k = at.shape.kv_heads * D;
     projection_gradients<B, 3>(
-        at.on, kept.x, scratch.d_qkv,
+        at, kept.x, scratch.d_qkv,
         {{{q, d_w.q_weight, d_w.q_bias}, {k, d_w.k_weight, d_w.k_bias}, {k, d_w.v_weight, d_w.v_bias}}});
   }
 
  private:
-  static void rotate(Out<S> qkv, bool inverse, Context<B>& at) {
+  static void rotate(Out<S> qkv, Context<B>& at) {
     at.on.rotate(head_dim<arch>, {.layout = at.layout,
                                   .x = qkv,
                                   .heads = at.shape.heads + at.shape.kv_heads,
-                                  .theta = at.shape.rope_theta,
-                                  .inverse = inverse});
+                                  .theta = at.shape.rope_theta});
   }
 
   static void attend(const Weights<In<S>>& w, bool expanded, Kept& kept, const typename Prefix::Tokens& cache,
@@ -130,8 +132,8 @@ struct SelfAttention {
     at.on.attend(head_dim<arch>, operands);
   }
 
-  static void attend_backward(const Weights<In<S>>& w, const Weights<Out<W>>& d_w, bool expanded, Kept& kept,
-                              const Scratch& scratch, Context<B>& at) {
+  static void attend_backward(const Weights<In<S>>& w, const Weights<Out<W>>& d_w, bool expanded,
+                              const Kept& kept, const Scratch& scratch, Context<B>& at) {
     const op::AttendBackward<S, W> operands{.layout = at.layout,
                                             .heads = at.shape.heads,
                                             .kv_heads = at.shape.kv_heads,
@@ -143,7 +145,9 @@ struct SelfAttention {
                                             .d_out = scratch.d_out,
                                             .d_qkv = scratch.d_qkv,
                                             .d_prefix_k = d_w.prefix.prefix_k,
-                                            .d_prefix_v = d_w.prefix.prefix_v};
+                                            .d_prefix_v = d_w.prefix.prefix_v,
+                                            .accumulate = at.accumulate,
+                                            .rotary_theta = at.shape.rope_theta};
     if constexpr (arch.cross_attention == CrossAttention::expanded) {
       if (expanded) return at.on.attend_expanded_backward(head_dim<arch>, replicas<arch>, operands);
     }

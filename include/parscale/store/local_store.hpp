@@ -63,13 +63,17 @@ class LocalStore {
   auto top_gradients(B&) { return lend(trained_.top, gradients(1 + layers())); }
 
   bool takes_single_sequences() const { return false; }
-  void zero_gradients(B& on) { on.fill_zero({data<W>(gradients_), {count(trained_)}}); }
-  StepWork begin_step(Index micro_batches, Index counted, B& on) {
-    zero_gradients(on);
+  void zero_gradients(B& on) {
+    on.fill_zero({data<W>(gradients_), {count(trained_)}});
+    accumulates_ = true;
+  }
+  StepWork begin_step(Index micro_batches, Index counted, B&) {
+    accumulates_ = false;
     return {micro_batches, counted};
   }
   void begin_pass(bool, bool) {}
-  void finish(B&) {}
+  bool accumulates() const { return accumulates_; }
+  void finish(B&) { accumulates_ = true; }
   double total_loss(std::span<const double> own) const {
     return std::accumulate(own.begin(), own.end(), 0.0);
   }
@@ -156,6 +160,7 @@ class LocalStore {
 
   Extents extents_, trained_{}, nothing_{};
   typename B::Buffer weights_, lent_{}, gradients_{}, first_{}, second_{};
+  bool accumulates_ = true;  ///< false in the first pass of a step
 };
 
 }  // namespace parscale

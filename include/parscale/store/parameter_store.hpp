@@ -88,8 +88,9 @@ struct StepWork {
 
 /// What the model and its trainer ask of a store. A step is begin_step, and for each pass begin_pass(whether
 /// this process has a micro-batch for it, whether it is the last one), units and gradients in the order of
-/// forward and backward, finish. Gradients are complete after the last finish. `total_...` add up over all
-/// processes.
+/// forward and backward, finish. Gradients are complete after the last finish. `accumulates` says whether a
+/// pass adds its gradients to those that are lent, else it writes over what lies there: nobody zeroes memory
+/// for the first pass of a step. `total_...` add up over all processes.
 template <class Store, class B>
 concept ParameterStore = requires(Store& store, B& on, Index layer, std::span<const double> losses) {
   *store.embedding();
@@ -100,6 +101,7 @@ concept ParameterStore = requires(Store& store, B& on, Index layer, std::span<co
   *store.top_gradients(on);
   { store.begin_step(Index{}, Index{}, on) } -> std::same_as<StepWork>;
   store.begin_pass(true, true);
+  { store.accumulates() } -> std::same_as<bool>;
   store.finish(on);
   { store.total_loss(losses) } -> std::same_as<double>;
   { store.total_squares(0.0) } -> std::same_as<double>;

@@ -48,28 +48,42 @@ class ReducedGradients {
     return whole(unit) + map_.own(unit).first;
   }
 
-  /// Before the first pass of a step.
+  /// All gradients are zero.
   void zero(B& on) {
     passes_ = 0;
+    accumulates_ = true;
     if (reduction_ == Reduction::every_pass) return;
     if (map_.whole_size() > 0) on.fill_zero(all());
   }
-  /// Whether the pass that begins is the last one of the step, on every rank.
-  void begin_pass(bool last) { last_ = last; }
+  /// Before the first pass of a step, or of a sum that somebody else takes: what lies there is of no use.
+  void renew() {
+    passes_ = 0;
+    accumulates_ = false;
+  }
+  /// Whether this rank has a micro-batch for the pass that begins, and whether it is the last one of the step
+  /// on every rank.
+  void begin_pass(bool own, bool last) {
+    own_ = own;
+    last_ = last;
+  }
+  /// Whether blocks add to what they are lent, or write over it.
+  bool accumulates() const { return accumulates_; }
 
-  /// Makes ready for blocks to add to: zeros, or what is to go on.
+  /// Makes ready for blocks: zeros or what is to go on where they add, or where none will come.
   void open(Index unit, B& on) {
+    const Index count = map_.parts(unit).total();
+    const bool untouched = !own_ && !accumulates_;
     if (unit + 2 == map_.units()) reduce(map_.units() - 1);  // layers begin: the top is complete
     Room& room = at(unit);
     if (reduction_ != Reduction::every_pass || (room.unit == unit && room.open)) {
+      if (untouched && !room.open && count > 0) on.fill_zero({whole(unit), {count}});
       room = {.unit = unit, .open = true, .pending = std::move(room.pending)};
       return;
     }
     room.pending.wait();
     room.unit = unit;
     room.open = true;
-    const Index count = map_.parts(unit).total();
-    if (count > 0) on.fill_zero({whole(unit), {count}});
+    if (count > 0 && (accumulates_ || untouched)) on.fill_zero({whole(unit), {count}});
     const Stretch own = map_.own(unit);
     if (passes_ > 0 && own.count > 0)  // earlier passes go on in their owner's summand
       on.copy_wide({part(unit), {own.count}}, {whole(unit) + own.first, {own.count}});
@@ -91,6 +105,7 @@ class ReducedGradients {
     reduce(map_.units() - 1);
     reduce(0);
     ++passes_;
+    accumulates_ = true;
     if (!last_) return;
     for (Room& room : rooms_) room.pending.wait();
   }
@@ -133,7 +148,7 @@ class ReducedGradients {
   std::vector<Room> rooms_;  // after the memory that their pending operations use
   std::exception_ptr failure_;
   Index passes_ = 0;
-  bool last_ = true;
+  bool accumulates_ = true, own_ = true, last_ = true;
 };
 
 }  // namespace parscale

@@ -68,7 +68,7 @@ class SequenceTree {
     for (int r = 0; r < rank; ++r) next_ += shares[static_cast<std::size_t>(r)];
   }
 
-  /// The gradients of the rank's next sequence, which are zeroed.
+  /// The gradients of the rank's next sequence.
   void take(Gradients& gradients, B& on) {
     const View<W> all = gradients.all();
     if (all.count() == 0) return;
@@ -76,7 +76,7 @@ class SequenceTree {
       on.add_wide(view(right, all.count()), view(left, all.count()));
       free_.push_back(std::move(right));
     });
-    on.fill_zero(all);
+    gradients.renew();
   }
 
   /// The sum over all sequences, on every rank.

@@ -65,8 +65,8 @@ class ShardedStore {
 
   bool takes_single_sequences() const { return division_.deterministic; }
   void zero_gradients(B& on) { gradients_.zero(on); }
-  StepWork begin_step(Index micro_batches, Index counted, B& on) {
-    zero_gradients(on);
+  StepWork begin_step(Index micro_batches, Index counted, B&) {
+    gradients_.renew();
     if constexpr (AddsWide<B>) {
       if (!division_.together()) tree_.begin({micro_batches}, 0);
     }
@@ -76,8 +76,9 @@ class ShardedStore {
   void begin_pass(bool own, bool last) {
     own_pass_ = own;
     last_pass_ = last;
-    gradients_.begin_pass(last);
+    gradients_.begin_pass(own, last);
   }
+  bool accumulates() const { return gradients_.accumulates(); }
   void finish(B& on) {
     gradients_.finish();
     if (!division_.deterministic) return;

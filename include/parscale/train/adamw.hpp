@@ -1,6 +1,8 @@
 /// AdamW (arXiv 1711.05101) with the defaults of Hugging Face's Trainer, over what a store owns.
 #pragma once
 
+#include <vector>
+
 #include "../core/initialise.hpp"
 #include "../store/parameter_store.hpp"
 
@@ -13,21 +15,23 @@ struct AdamW {
   /// One update of every trained parameter. `step` is 1 for the first; gradients are multiplied by `scale`.
   template <class Store, class B>
   void update(Store& store, double learning_rate, Index step, double scale, B& on) const {
+    std::vector<op::AdamW<Scalar<B>, Wide<B>>> updates;
     store.each([&](const OwnedBy<B>& p) {
       if (!p.gradient) return;
-      on.adamw({.weight = p.weight.flat(),
-                .gradient = p.gradient.flat(),
-                .first = p.first.flat(),
-                .second = p.second.flat(),
-                .lent = p.lent.flat(),
-                .learning_rate = learning_rate,
-                .beta1 = beta1,
-                .beta2 = beta2,
-                .epsilon = epsilon,
-                .weight_decay = decays(p.name) ? weight_decay : 0.0,
-                .gradient_scale = scale,
-                .step = step});
+      updates.push_back({.weight = p.weight.flat(),
+                         .gradient = p.gradient.flat(),
+                         .first = p.first.flat(),
+                         .second = p.second.flat(),
+                         .lent = p.lent.flat(),
+                         .learning_rate = learning_rate,
+                         .beta1 = beta1,
+                         .beta2 = beta2,
+                         .epsilon = epsilon,
+                         .weight_decay = decays(p.name) ? weight_decay : 0.0,
+                         .gradient_scale = scale,
+                         .step = step});
     });
+    on.adamw(std::span<const op::AdamW<Scalar<B>, Wide<B>>>(updates));
   }
 };
 

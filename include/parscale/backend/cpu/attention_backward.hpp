@@ -178,7 +178,8 @@ class PrefixParts {
   T* part(Index sequence, Index head, Index heads) const {
     return sequences_ == 0 ? nullptr : parts_ + sequence * total_.count() + head * (total_.count() / heads);
   }
-  void add_up() const {
+  void add_up(bool accumulate) const {
+    if (!accumulate && sequences_ > 0) std::fill_n(total_.data, total_.count(), T(0));
     for (Index b = 0; b < sequences_; ++b)
       for (Index i = 0; i < total_.count(); ++i) total_.data[i] += parts_[b * total_.count() + i];
   }
@@ -211,8 +212,8 @@ void attend_backward(Threads& threads, Scratch& scratch, Index head_dim, Index s
           .run(head / at.kv_heads * at.sequences + first + b, head % at.kv_heads,
                prefix_k.part(b, head, heads), prefix_v.part(b, head, heads));
     });
-    prefix_k.add_up();
-    prefix_v.add_up();
+    prefix_k.add_up(a.accumulate || first > 0);
+    prefix_v.add_up(a.accumulate || first > 0);
   }
   if (sources > 1)
     threads.run_chunks(at.positions, 4, [&](Index begin, Index end) {

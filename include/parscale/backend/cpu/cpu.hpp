@@ -90,6 +90,9 @@ class Cpu {
   double head_loss(const op::HeadLoss<T, T>& a);
   void logits(const op::Logits<T, T>& a) { linear({.x = a.x, .weight = a.weight, .out = a.out}); }
   void adamw(const op::AdamW<T, T>& a);
+  void adamw(std::span<const op::AdamW<T, T>> updates) {
+    for (const auto& update : updates) adamw(update);
+  }
 
   template <int D>
   void rotate(Int<D>, const op::Rotate<T>& a) {
@@ -289,6 +292,7 @@ void Cpu<T>::attend_heads_backward(const char* operation, int D, int P, const op
   cpu::check(operation, D, P, a);
   cpu::check_places(operation, a.layout, 0);
   cpu::attend_backward(pool(), scratch(), D, P, a);
+  if (a.rotary_theta != 0) rotate_heads(D, before_rotation(a));
 }
 
 static_assert(Backend<Cpu<float>>);

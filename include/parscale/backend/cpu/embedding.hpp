@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "../backend.hpp"
+#include "pointwise.hpp"
 #include "threads.hpp"
 
 namespace parscale::cpu {
@@ -28,6 +29,10 @@ void embed(Threads& threads, const op::Embed<T>& a) {
 /// Each task owns some columns of the tables and visits the rows in their order.
 template <class T>
 void embed_backward(Threads& threads, const op::EmbedBackward<T, T>& a) {
+  if (!a.accumulate) {
+    if (a.d_table) fill_zero(threads, a.d_table);
+    if (a.d_replica_embedding) fill_zero(threads, a.d_replica_embedding);
+  }
   const Index ids = a.ids.count(), rows = a.d_out.rows();
   const Index rows_per_replica = a.d_replica_embedding ? rows / a.d_replica_embedding.rows() : 1;
   threads.run_chunks(a.d_out.cols(), 64, [&](Index begin, Index end) {

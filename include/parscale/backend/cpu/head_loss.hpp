@@ -61,7 +61,9 @@ double head_loss(Threads& threads, Scratch& scratch, Scratch& panels, const op::
       linear_input_gradient<T>(threads, panels,
                                {.d_out = logits, .weight = a.weight, .d_x = {a.d_x.row(first), {n, hidden}}});
     if (a.d_weight)
-      linear_weight_gradient<T>(threads, panels, {.x = x, .d_out = logits, .d_weight = a.d_weight});
+      linear_weight_gradient<T>(
+          threads, panels,
+          {.x = x, .d_out = logits, .d_weight = a.d_weight, .accumulate = a.accumulate || first > 0});
   }
   return loss * a.scale;
 }

@@ -1,6 +1,8 @@
 /// Linear layers: the product with its bias and residual, and its two gradients.
 #pragma once
 
+#include <algorithm>
+
 #include "../backend.hpp"
 #include "few_rows_product.hpp"
 #include "pointwise.hpp"
@@ -49,8 +51,9 @@ void linear_input_gradient(Threads& threads, Scratch& panels, const op::LinearIn
 
 /// Every task owns some columns and adds their rows up in order.
 template <class T>
-void add_column_sums(Threads& threads, Block<const T> m, T* sums) {
+void add_column_sums(Threads& threads, Block<const T> m, T* sums, bool accumulate) {
   threads.run_chunks(m.cols, 64, [&](Index begin, Index end) {
+    if (!accumulate) std::fill(sums + begin, sums + end, T(0));
     for (Index i = 0; i < m.rows; ++i)
       for (Index j = begin; j < end; ++j) sums[j] += m.row(i)[j];
   });
@@ -60,10 +63,11 @@ template <class T>
 void linear_weight_gradient(Threads& threads, Scratch& panels, const op::LinearWeightGradient<T, T>& a) {
   const Index n = a.d_weight ? a.d_weight.rows() : a.d_bias.count(), width = a.d_out.cols();
   const Block<const T> d_out{a.d_out.data + a.first_column, a.x.rows(), n, width};
+  const Base<T> base = a.accumulate ? Base<T>{a.d_weight.data, a.d_weight.cols()} : Base<T>{};
   if (a.d_weight)
-    product(threads, panels, Strided<T>(d_out.data, n, d_out.rows, 1, width), Strided<T>(a.x),
-            Base<T>{a.d_weight.data, a.d_weight.cols()}, block(a.d_weight));
-  if (a.d_bias) add_column_sums(threads, d_out, a.d_bias.data);
+    product(threads, panels, Strided<T>(d_out.data, n, d_out.rows, 1, width), Strided<T>(a.x), base,
+            block(a.d_weight));
+  if (a.d_bias) add_column_sums(threads, d_out, a.d_bias.data, a.accumulate);
 }
 
 }  // namespace parscale::cpu

@@ -35,7 +35,7 @@ void rms_norm(Threads& threads, const op::RmsNorm<T, T>& a) {
   });
 }
 
-/// One row of the backward: d_x, and d_gain added to.
+/// One row of the backward: d_x, d_gain added to, and the normalised row where it is asked for.
 template <class T>
 void rms_norm_backward_row(const op::RmsNormBackward<T, T>& a, const Interleaved& at, Index row, T* d_gain) {
   const Index hidden = at.hidden, step = at.step;
@@ -52,6 +52,9 @@ void rms_norm_backward_row(const op::RmsNormBackward<T, T>& a, const Interleaved
   } else {
     for (Index j = 0; j < hidden; ++j) d_x[j] = r * (d_out[j * step] * gain[j]) - pull * x[j];
   }
+  if (!a.normed) return;
+  T* normed = a.normed.row(row);
+  for (Index j = 0; j < hidden; ++j) normed[j] = gain[j] * (x[j] * r);
 }
 
 /// A fixed number of row chunks, each with its own d_gain; these are added up in their order.
@@ -68,6 +71,7 @@ void rms_norm_backward(Threads& threads, Scratch& scratch, const op::RmsNormBack
       rms_norm_backward_row(a, at, row, part);
   });
   if (parts == nullptr) return;
+  if (!a.accumulate) std::fill_n(a.d_gain.data, hidden, T(0));
   for (Index chunk = 0; chunk < chunks; ++chunk)
     for (Index j = 0; j < hidden; ++j) a.d_gain.data[j] += parts[chunk * hidden + j];
 }

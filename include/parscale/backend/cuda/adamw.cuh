@@ -86,9 +86,4 @@ void adamw(const Launch& on, std::span<const op::AdamW<S, float>> updates) {
         check(cudaGetLastError(), "adamw");
       });
 }
-template <class S>
-void adamw(const Launch& on, const op::AdamW<S, float>& update) {
-  adamw<S>(on, std::span(&update, 1));
-}
-
 }  // namespace parscale::cuda

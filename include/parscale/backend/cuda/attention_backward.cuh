@@ -5,6 +5,7 @@
 #include "attention.cuh"
 #include "attention_backward_hopper.cuh"
 #include "attention_gradients.cuh"
+#include "rotate.cuh"
 
 namespace parscale::cuda {
 
@@ -25,13 +26,14 @@ void attend_delta(const Launch& on, const HeadPlaces& places, const S* d_out, co
   });
 }
 
-/// total[i] += the sum over sequences of their parts, in order.
-inline void add_prefix_parts(const Launch& on, Index sequences, const float* parts, Out<float> total) {
+/// total[i] = the sum over sequences of their parts, in order, or added to.
+inline void add_prefix_parts(const Launch& on, Index sequences, const float* parts, Out<float> total,
+                             bool accumulate) {
   const Index count = total.count();
   each(on, "attend_backward", count, [=] __device__(Index i) {
     float sum = 0;
     for (Index b = 0; b < sequences; ++b) sum += parts[b * count + i];
-    total.data[i] += sum;
+    total.data[i] = accumulate ? total.data[i] + sum : sum;
   });
 }
 
@@ -94,7 +96,7 @@ inline Index attend_backward_scratch(const Layout& layout, Index heads, Index kv
 template <class S>
 Deltas attend_backward_own(const Launch& on, const AttentionInputs<S>& in,
                            const op::AttendBackward<S, float>& a) {
-  const Index prefix = a.d_prefix_k.count();
+  const Index prefix = std::max(a.d_prefix_k.count(), a.d_prefix_v.count());  // either may be frozen
   const BackwardParts parts(a.layout, a.heads, prefix);
   auto* memory = on.scratch.take<float>(parts.count());
   const Deltas delta{memory + 2 * parts.prefix, in.at.tokens};
@@ -104,36 +106,46 @@ Deltas attend_backward_own(const Launch& on, const AttentionInputs<S>& in,
   attend_backward_tiles<S>(on, in,
                            {a.d_out.data, a.log_sum.data, delta, a.d_qkv.data, d_prefix_k, d_prefix_v});
   if (prefix > 0) {
-    add_prefix_parts(on, in.at.sequences, d_prefix_k, a.d_prefix_k);
-    add_prefix_parts(on, in.at.sequences, d_prefix_v, a.d_prefix_v);
+    add_prefix_parts(on, in.at.sequences, d_prefix_k, a.d_prefix_k, a.accumulate);
+    add_prefix_parts(on, in.at.sequences, d_prefix_v, a.d_prefix_v, a.accumulate);
   }
   return delta;
 }
 
 /// The same by Hopper's kernels.
 inline Deltas attend_backward_own_hopper(const Launch& on, int head_dim, int P,
-                                         const op::AttendBackward<BFloat16, float>& a) {
+                                         const op::AttendBackward<BFloat16, float>& a, const float2* turns) {
   const hopper::BackwardMemory parts = hopper::backward_memory(head_dim, a);
   auto* memory = on.scratch.take<float>(parts.count());
-  with_hopper_head(head_dim, [&]<int D>(Int<D>) { attend_backward_hopper<D>(on, P, a, memory); });
+  with_hopper_head(head_dim, [&]<int D>(Int<D>) { attend_backward_hopper<D>(on, P, a, memory, turns); });
   return {parts.delta(memory), parts.padded};
 }
 
-/// Both kinds, as in attend.
+/// Both kinds, as in attend. Gradients are taken back through the rotation where they are stored, unless
+/// more is added to them.
 template <class S>
-void attend_backward(const Launch& on, int head_dim, int P, const op::AttendBackward<S, float>& a) {
+void attend_backward(const Launch& on, RotaryTables& tables, int head_dim, int P,
+                     const op::AttendBackward<S, float>& a) {
   const AttentionInputs<S> in = attention_inputs<S>(head_dim, P, a);
   if (in.at.positions == 0) return;
+  bool rotated = a.rotary_theta != 0;
   const auto own = [&] {
     if constexpr (std::is_same_v<S, BFloat16>) {
-      if (attend_backward_hopper_takes(on, head_dim, a))
-        return attend_backward_own_hopper(on, head_dim, P, a);
+      if (attend_backward_hopper_takes(on, head_dim, a)) {
+        const bool at_once = rotated && P == 1;
+        rotated = rotated && !at_once;
+        return attend_backward_own_hopper(
+            on, head_dim, P, a,
+            at_once ? rotary_turns(on, tables.of(false), a.layout.tokens, head_dim, a.rotary_theta)
+                    : nullptr);
+      }
     }
     return attend_backward_own<S>(on, in, a);
   };
   const Deltas delta = own();
   if (P > 1)
     attend_across_backward<S>(on, in.at, in.qkv, {a.d_out.data, a.log_sum.data, delta, a.d_qkv.data});
+  if (rotated) rotate<S>(on, tables, head_dim, before_rotation(a));
 }
 
 }  // namespace parscale::cuda

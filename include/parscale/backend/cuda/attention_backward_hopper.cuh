@@ -39,11 +39,12 @@ struct BackwardMemory {
 inline Index prefix_tokens(In<BFloat16> prefix) { return prefix ? prefix.extent[2] : 0; }
 
 inline BackwardMemory backward_memory(int head_dim, const AttendBackward& a) {
-  const Index prefix = a.d_prefix_k ? prefix_tokens(a.prefix_k) : 0;
+  const Index prefix = a.d_prefix_k || a.d_prefix_v ? prefix_tokens(a.prefix_k) : 0;
   return {a.layout, a.heads, a.kv_heads, head_dim, prefix};
 }
 
-inline BackwardCall backward_call(int head_dim, int sources, const AttendBackward& a, float* memory) {
+inline BackwardCall backward_call(int head_dim, int sources, const AttendBackward& a, float* memory,
+                                  const float2* turns) {
   const BackwardMemory parts = backward_memory(head_dim, a);
   return {.tokens = static_cast<int>(a.layout.tokens),
           .padded = parts.padded,
@@ -58,6 +59,7 @@ inline BackwardCall backward_call(int head_dim, int sources, const AttendBackwar
           .starts = a.layout.starts.data,
           .log2_sum = parts.log2_sum(memory),
           .delta = parts.delta(memory),
+          .turns = turns,
           .d_qkv = a.d_qkv.data,
           .d_prefix_k = parts.d_prefix_k(memory),
           .d_prefix_v = parts.d_prefix_v(memory)};
@@ -143,16 +145,16 @@ void query_gradients(const Launch& on, const BackwardMaps& maps, const BackwardC
                                            std::min(Kernel::works(call), on.multiprocessors), maps, call);
 }
 
-/// d_prefix += the parts of a replica's sequences, in order.
+/// d_prefix = the parts of a replica's sequences, in order, or added to.
 inline void sum_prefix_parts(const Launch& on, Index sequences, const float* parts, Out<float> d_prefix,
-                             Index replicas) {
+                             Index replicas, bool accumulate) {
   const Index inner = d_prefix.count() / replicas, count = sequences * workers;
   float* const out = d_prefix.data;
   each(on, "attend_backward", d_prefix.count(), [=] __device__(Index i) {
     const float* part = parts + i / inner * count * inner + i % inner;
     float sum = 0;
     for (Index p = 0; p < count; ++p) sum += part[p * inner];
-    out[i] += sum;
+    out[i] = accumulate ? out[i] + sum : sum;
   });
 }
 
@@ -181,19 +183,22 @@ inline Index attend_backward_hopper_scratch(const Layout& layout, Index heads, I
 
 /// Gradients through a stream's own keys and its prefix. With more than one source (P, when expanded) the
 /// statistics are those of the whole softmax, and d_out's own block is what is read of it. All of d_qkv is
-/// written. `memory`: what attend_backward_hopper_scratch says, at a multiple of 16 bytes.
+/// written. `memory`: what attend_backward_hopper_scratch says, at a multiple of 16 bytes. `turns` [S,D/2]:
+/// the rotation that queries and keys have been through; their gradients are those before it.
 template <int D>
 void attend_backward_hopper(const Launch& on, int sources, const op::AttendBackward<BFloat16, float>& a,
-                            float* memory) {
+                            float* memory, const float2* turns = nullptr) {
   if (a.d_qkv.count() == 0) return;
   const hopper::BackwardMaps maps = hopper::backward_maps(D, sources, a);
-  const hopper::BackwardCall call = hopper::backward_call(D, sources, a, memory);
+  const hopper::BackwardCall call = hopper::backward_call(D, sources, a, memory, turns);
   hopper::backward_statistics<D>(on, call, a, memory);
   hopper::key_gradients<D>(on, maps, call);
   hopper::query_gradients<D>(on, maps, call);
   if (call.d_prefix_k == nullptr) return;
-  hopper::sum_prefix_parts(on, a.layout.sequences, call.d_prefix_k, a.d_prefix_k, a.layout.replicas);
-  hopper::sum_prefix_parts(on, a.layout.sequences, call.d_prefix_v, a.d_prefix_v, a.layout.replicas);
+  hopper::sum_prefix_parts(on, a.layout.sequences, call.d_prefix_k, a.d_prefix_k, a.layout.replicas,
+                           a.accumulate);
+  hopper::sum_prefix_parts(on, a.layout.sequences, call.d_prefix_v, a.d_prefix_v, a.layout.replicas,
+                           a.accumulate);
 }
 
 }  // namespace parscale::cuda

@@ -200,10 +200,11 @@ struct KeyGradients {
     }
 
     /// Own keys: rounded, to memory.
-    __device__ __forceinline__ void store_own() const {
+    __device__ __forceinline__ void store_own() {
       const int token = first_key() + accumulator_row(), width = (call.heads + 2 * call.kv_heads) * D;
       BFloat16* k = call.d_qkv + (static_cast<Index>(work.stream) * call.tokens + token) * width +
                     (call.heads + work.kv_head) * D;
+      turn_back<D>(d_k, call, work.stream, token);
 #pragma unroll
       for (int lower = 0; lower < 2; ++lower) {
         BFloat16* row = k + static_cast<Index>(8 * lower) * width;

@@ -210,11 +210,12 @@ struct QueryGradients {
       wait_products<0>();
     }
 
-    __device__ __forceinline__ void store(const Work& work, const float (&d_q)[D / 2]) const {
+    __device__ __forceinline__ void store(const Work& work, float (&d_q)[D / 2]) const {
       const int token = work.first_query + number * panel_rows + accumulator_row();
       const Index width = Index{call.heads + 2 * call.kv_heads} * D;
       BFloat16* row =
           call.d_qkv + (static_cast<Index>(work.stream) * call.tokens + token) * width + work.head * D;
+      turn_back<D>(d_q, call, work.stream, token);
 #pragma unroll
       for (int lower = 0; lower < 2; ++lower)
         store_row<D>(d_q, lower, call.scale, token + 8 * lower < call.tokens, row + 8 * lower * width);

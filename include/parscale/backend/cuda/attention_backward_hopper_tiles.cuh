@@ -21,6 +21,7 @@ struct BackwardCall {
   float scale;
   const std::int32_t* starts;      ///< [B,S] or null
   const float *log2_sum, *delta;   ///< [streams,A,padded]; past the last token infinity and 0
+  const float2* turns;             ///< [S,D/2] cosines and sines that turned q and k, or null: none did
   BFloat16* d_qkv;                 ///< [streams,S,(A+2G)*D]
   float *d_prefix_k, *d_prefix_v;  ///< [streams,2,G,T,D], or null: not wanted
 
@@ -157,6 +158,32 @@ __device__ __forceinline__ void store_row(const float (&d)[D / 2], int lower, fl
     if (exists)
       *reinterpret_cast<uint4*>(row + 8 * (j + static_cast<int>(threadIdx.x) % 4)) = {pairs[0], pairs[1],
                                                                                       pairs[2], pairs[3]};
+  }
+}
+
+/// Turns the gradient of a stream's rotated rows back: an accumulator [64,D] whose thread's rows are `token`
+/// and the eighth after it. Both features of a pair are the same thread's.
+template <int D>
+__device__ __forceinline__ void turn_back(float (&d)[D / 2], const BackwardCall& call, int stream,
+                                          int token) {
+  if (call.turns == nullptr) return;
+  const std::int32_t* starts = call.starts_of(stream);
+#pragma unroll
+  for (int lower = 0; lower < 2; ++lower) {
+    const int row = min(token + 8 * lower, call.tokens - 1);
+    const int position = row - (starts == nullptr ? 0 : starts[row]);
+    const float2* turns = call.turns + static_cast<Index>(position) * (D / 2) + accumulator_column();
+#pragma unroll
+    for (int j = 0; j < D / 16; ++j) {
+      const float4 pair = *reinterpret_cast<const float4*>(turns + 8 * j);
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        float &low = d[4 * j + 2 * lower + k], &high = d[4 * (j + D / 16) + 2 * lower + k];
+        const float cosine = k == 0 ? pair.x : pair.z, sine = k == 0 ? pair.y : pair.w, u = low, v = high;
+        low = u * cosine + v * sine;
+        high = v * cosine - u * sine;
+      }
+    }
   }
 }
 

@@ -95,7 +95,8 @@ class CudaBackend {
   void silu_backward(const op::SiluBackward<S>& a);
   double head_loss(const op::HeadLoss<S, float>& a);
   void logits(const op::Logits<S, float>& a);
-  void adamw(const op::AdamW<S, float>& a);
+  void adamw(const op::AdamW<S, float>& a) { adamw(std::span(&a, 1)); }
+  void adamw(std::span<const op::AdamW<S, float>> updates);
 
   template <int D>
   void rotate(Int<D>, const op::Rotate<S>& a) {

@@ -11,7 +11,7 @@ template <class S>
 void CudaBackend<S>::attend_heads_backward(int D, int P, const op::AttendBackward<S, float>& a) {
   check("attend_backward", D, P, a);
   cuda::check_alignment(a.prefix_k.data, a.prefix_v.data);
-  cuda::attend_backward<S>(launch(), D, P, a);
+  cuda::attend_backward<S>(launch(), state_->rotary, D, P, a);
 }
 
 }  // namespace parscale

@@ -91,9 +91,9 @@ void CudaBackend<S>::silu_backward(const op::SiluBackward<S>& a) {
 }
 
 template <class S>
-void CudaBackend<S>::adamw(const op::AdamW<S, float>& a) {
-  check(a);
-  cuda::adamw(launch(), a);
+void CudaBackend<S>::adamw(std::span<const op::AdamW<S, float>> updates) {
+  for (const auto& update : updates) check(update);
+  cuda::adamw(launch(), updates);
 }
 
 template <class S>

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "../backend.hpp"
+#include "pointwise.cuh"
 #include "reduce.cuh"
 
 namespace parscale::cuda {
@@ -183,6 +184,7 @@ inline std::size_t embed_backward_scratch(Index ids, Index rows, Index hidden) {
 template <class S>
 void embed_backward_table(const Launch& on, const op::EmbedBackward<S, float>& a) {
   const Index ids = a.ids.count(), hidden = a.d_out.cols();
+  if (!a.accumulate) fill_zero(on, a.d_table);
   if (ids == 0) return;
   const Index partial = run_partial(ids, hidden);  // even: what follows is aligned to 8 bytes
   float* memory = on.scratch.take<float>(partial + 4 * ids);
@@ -213,7 +215,7 @@ void embed_backward(const Launch& on, const op::EmbedBackward<S, float>& a) {
   const Index hidden = a.d_out.cols(), rows = a.d_out.rows() / a.d_replica_embedding.rows();
   for (Index r = 0; r < a.d_replica_embedding.rows(); ++r)
     add_column_sums(on, "embed_backward", a.d_out.data + r * rows * hidden, rows, hidden, hidden,
-                    a.d_replica_embedding.row(r));
+                    a.d_replica_embedding.row(r), a.accumulate);
 }
 
 }  // namespace parscale::cuda

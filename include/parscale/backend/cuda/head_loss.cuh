@@ -59,7 +59,9 @@ double head_loss(const Launch& on, Products& products, const op::HeadLoss<S, flo
       linear_input_gradient<S>(on, products,
                                {.d_out = logits, .weight = a.weight, .d_x = {a.d_x.row(first), {n, hidden}}});
     if (a.d_weight)
-      linear_weight_gradient<S>(on, products, {.x = x, .d_out = logits, .d_weight = a.d_weight});
+      linear_weight_gradient<S>(
+          on, products,
+          {.x = x, .d_out = logits, .d_weight = a.d_weight, .accumulate = a.accumulate || first > 0});
   }
   add_losses_kernel<1024><<<1, 1024, 0, on.stream>>>(losses, positions, total);
   double loss = 0;

@@ -24,10 +24,11 @@ void linear_weight_gradient(const Launch& on, Products& products,
                       .k = rows,
                       .a = {d_out, width, true},
                       .b = {a.x.data, a.x.cols()},
-                      .add = a.d_weight.data,
+                      .add = a.accumulate ? a.d_weight.data : nullptr,
                       .out = a.d_weight.data});
   if (a.d_bias)
-    add_column_sums(on, "linear_weight_gradient", d_out, rows, a.d_bias.count(), width, a.d_bias.data);
+    add_column_sums(on, "linear_weight_gradient", d_out, rows, a.d_bias.count(), width, a.d_bias.data,
+                    a.accumulate);
 }
 
 }  // namespace parscale::cuda

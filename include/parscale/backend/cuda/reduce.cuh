@@ -92,11 +92,11 @@ inline double sum_of_squares(const Launch& on, In<float> x) {
   return sum;
 }
 
-/// out[c] += the sum over rows of in[row,c], in order: the end of every sum over rows. A block has 32 columns
-/// and `groups` of rows.
+/// out[c] = the sum over rows of in[row,c], in order, or added to: the end of every sum over rows. A block
+/// has 32 columns and `groups` of rows.
 template <int groups>
 __global__ void __launch_bounds__(32 * groups)
-    add_rows_kernel(const float* in, int rows, Index cols, float* out) {
+    add_rows_kernel(const float* in, int rows, Index cols, float* out, bool accumulate) {
   __shared__ float sums[groups][32];
   const int lane = static_cast<int>(threadIdx.x) % 32, group = static_cast<int>(threadIdx.x) / 32;
   const Index c = static_cast<Index>(blockIdx.x) * 32 + lane;
@@ -109,12 +109,12 @@ __global__ void __launch_bounds__(32 * groups)
   if (group != 0 || c >= cols) return;
   sum = 0;
   for (const auto& part : sums) sum += part[lane];
-  out[c] += sum;
+  out[c] = accumulate ? out[c] + sum : sum;
 }
 inline void add_rows(const Launch& on, const char* operation, const float* in, int rows, Index cols,
-                     float* out) {
+                     float* out, bool accumulate) {
   if (cols == 0) return;
-  add_rows_kernel<32><<<blocks_for(cols, 32), 32 * 32, 0, on.stream>>>(in, rows, cols, out);
+  add_rows_kernel<32><<<blocks_for(cols, 32), 32 * 32, 0, on.stream>>>(in, rows, cols, out, accumulate);
   check(cudaGetLastError(), operation);
 }
 
@@ -154,11 +154,11 @@ inline std::size_t column_sums_scratch(Index rows, Index cols) {
   return static_cast<std::size_t>(column_pieces(rows) * cols) * sizeof(float);
 }
 
-/// out[c] += the sum over the rows of in[row,c], c < cols; rows lie `stride` apart.
+/// out[c] = the sum over the rows of in[row,c], c < cols, or added to; rows lie `stride` apart.
 template <class S>
 void add_column_sums(const Launch& on, const char* operation, const S* in, Index rows, Index cols,
-                     Index stride, float* out) {
-  if (rows == 0 || cols == 0) return;
+                     Index stride, float* out, bool accumulate) {
+  if (cols == 0) return;
   const int pieces = column_pieces(rows);
   const Index piece = (rows + pieces - 1) / pieces;
   float* partial = on.scratch.take<float>(pieces * cols);
@@ -171,7 +171,7 @@ void add_column_sums(const Launch& on, const char* operation, const S* in, Index
   else
     sum(column_sums_kernel<1, S>, 1);
   check(cudaGetLastError(), operation);
-  add_rows(on, operation, partial, pieces, cols, out);
+  add_rows(on, operation, partial, pieces, cols, out, accumulate);
 }
 
 }  // namespace parscale::cuda

@@ -321,9 +321,8 @@ inline std::size_t rms_norm_backward_scratch(const Launch& on, Index rows, Index
   return static_cast<std::size_t>(norm_gradient_blocks(on, rows) * hidden) * sizeof(float);
 }
 
-/// With `normed` the normalised rows are written too, in the same pass: gain * x * rstd [M,H].
 template <class S>
-void rms_norm_backward(const Launch& on, const op::RmsNormBackward<S, float>& a, Out<S> normed = {}) {
+void rms_norm_backward(const Launch& on, const op::RmsNormBackward<S, float>& a) {
   const Index rows = a.x.rows(), hidden = a.x.cols();
   if (rows == 0) return;
   const int blocks = norm_gradient_blocks(on, rows);
@@ -333,12 +332,12 @@ void rms_norm_backward(const Launch& on, const op::RmsNormBackward<S, float>& a,
                            a.d_out.data,
                            a.d_residual ? a.d_residual.data : nullptr,
                            a.d_x.data,
-                           normed.data,
+                           a.normed.data,
                            nullptr,
                            {rows, hidden, a.interleave}};
   if (a.d_gain) gradient.partial = on.scratch.take<float>(blocks * hidden);
   const NormTeam team = NormTeam::of<S>(hidden, a.x.data, a.gain.data, a.d_out.data, gradient.d_residual,
-                                        a.d_x.data, normed.data);
+                                        a.d_x.data, a.normed.data);
   if (team.packs > 0)
     team.call([&]<int packs, int warps>(Int<packs>, Int<warps>) {
       constexpr int teams = norm_threads / (warps * warp_size);
@@ -348,7 +347,8 @@ void rms_norm_backward(const Launch& on, const op::RmsNormBackward<S, float>& a,
   else
     rms_norm_backward_general_kernel<S><<<blocks, 256, 0, on.stream>>>(gradient);
   check(cudaGetLastError(), "rms_norm_backward");
-  if (a.d_gain) add_rows(on, "rms_norm_backward", gradient.partial, blocks, hidden, a.d_gain.data);
+  if (a.d_gain)
+    add_rows(on, "rms_norm_backward", gradient.partial, blocks, hidden, a.d_gain.data, a.accumulate);
 }
 
 }  // namespace parscale::cuda
