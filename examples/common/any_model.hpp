@@ -49,7 +49,8 @@ struct ModelTensors {
 };
 using AnyTensors = std::variant<ModelTensors<float>, ModelTensors<double>>;
 
-/// A model and, when it trains, its trainer.
+/// A model and, when it trains, its trainer. It begins as a plan: until allocate() nothing is taken, and
+/// nothing that needs weights may be called.
 class AnyModel {
  public:
   virtual ~AnyModel() = default;
@@ -57,8 +58,19 @@ class AnyModel {
   virtual const Shape& shape() const = 0;
   virtual Compute compute() const = 0;
   virtual DeviceReport device() const = 0;
-  virtual Index parameters() const = 0;
   virtual const Ranks& ranks() const = 0;
+
+  /// What training would take, with evaluations of that many rows between the steps (0: none).
+  virtual MemoryPlan plan(const TrainerOptions& options, Index evaluation_rows) const = 0;
+  /// How many processes must share the model so that each needs no more than `bytes` to train it; 0: no
+  /// number is enough.
+  virtual int smallest_world(const TrainerOptions& options, std::size_t bytes) const = 0;
+  /// What the weights alone take.
+  virtual std::size_t weight_bytes() const = 0;
+
+  /// Takes memory for the weights, which the caller fills at once.
+  virtual void allocate() = 0;
+  virtual Index parameters() const = 0;
 
   virtual std::vector<double> logits(const Batch& batch) = 0;  ///< [B,S,V]
   virtual double loss(const Batch& batch) = 0;
@@ -67,12 +79,6 @@ class AnyModel {
   virtual void initialise(std::uint64_t seed) = 0;
   virtual AnyTensors tensors() = 0;
 
-  /// What training would take, with evaluations of that many rows between the steps (0: none); nothing is
-  /// allocated.
-  virtual MemoryPlan plan(const TrainerOptions& options, Index evaluation_rows) const = 0;
-  /// How many processes must share the model so that each needs no more than `bytes` to train it; 0: no
-  /// number is enough.
-  virtual int smallest_world(const TrainerOptions& options, std::size_t bytes) const = 0;
   /// Makes room for training. What follows is for a model that trains.
   virtual void train(const TrainerOptions& options) = 0;
   virtual Index trained() const = 0;
@@ -81,7 +87,7 @@ class AnyModel {
   virtual void resume(Index steps) = 0;
 };
 
-/// What every entry of the compiled set does: a model of this shape, its weights not yet filled.
+/// What every entry of the compiled set does: a model of this shape, planned.
 using OpenCompiled = std::unique_ptr<AnyModel>(const Shape&, const Placement&);
 
 }  // namespace parscale::program

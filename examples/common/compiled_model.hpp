@@ -19,45 +19,55 @@ class CompiledModel final : public AnyModel {
 
  public:
   CompiledModel(const Shape& shape, Compute compute, B on, const Ranks& ranks)
-      : model_(shape, Uninitialised{}, std::move(on), ranks), compute_(compute) {}
+      : shape_((check(arch, shape), shape)), compute_(compute), ranks_(ranks), planned_on_(std::move(on)) {}
 
-  const Shape& shape() const override { return model_.shape(); }
+  const Shape& shape() const override { return shape_; }
   Compute compute() const override { return compute_; }
-  DeviceReport device() const override { return device_report(model_.backend(), compute_); }
-  Index parameters() const override { return model_.parameters(); }
-  const Ranks& ranks() const override { return model_.store().ranks(); }
-
-  std::vector<double> logits(const Batch& batch) override {
-    const auto values = model_.logits(batch);
-    return {values.begin(), values.end()};
-  }
-  double loss(const Batch& batch) override { return model_.loss(batch); }
-  std::vector<std::vector<Token>> generate(const std::vector<std::vector<Token>>& prompts,
-                                           const GenerateOptions& options) override {
-    return model_.generate(prompts, options);
-  }
-  void initialise(std::uint64_t seed) override { model_.initialise(seed); }
-  AnyTensors tensors() override {
-    using Owned = OwnedBy<B>;
-    return ModelTensors<Wide<B>>{io::tensors_of(model_, &Owned::weight),
-                                 io::tensors_of(model_, &Owned::first),
-                                 io::tensors_of(model_, &Owned::second)};
-  }
+  DeviceReport device() const override { return device_report(backend(), compute_); }
+  const Ranks& ranks() const override { return ranks_; }
 
   MemoryPlan plan(const TrainerOptions& options, Index evaluation_rows) const override {
-    MemoryPlan plan = memory_plan<Model>(shape(), room_of(options), options.trainable,
-                                         model_.store().division(), model_.backend());
+    MemoryPlan plan =
+        memory_plan<Model>(shape_, room_of(options), options.trainable, ranks_.division(), backend());
     if (evaluation_rows > 0)
-      plan.lines.push_back({"evaluation", Model::Memory::bytes(shape(), {evaluation_rows, options.tokens,
-                                                                         Keep::nothing, false})});
+      plan.lines.push_back({"evaluation", Model::Memory::bytes(shape_, {evaluation_rows, options.tokens,
+                                                                        Keep::nothing, false})});
     return plan;
   }
   int smallest_world(const TrainerOptions& options, std::size_t bytes) const override {
-    return parscale::smallest_world<Model>(shape(), room_of(options), options.trainable,
-                                           model_.store().division(), model_.backend(), bytes);
+    return parscale::smallest_world<Model>(shape_, room_of(options), options.trainable, ranks_.division(),
+                                           backend(), bytes);
   }
-  void train(const TrainerOptions& options) override { trainer_.emplace(model_, options); }
-  Index trained() const override { return model_.store().trained(); }
+  std::size_t weight_bytes() const override {
+    const auto nothing = [](std::string_view) { return false; };
+    const StoreBytes store = Model::Store::bytes(shape_, nothing, ranks_.division());
+    return store.weights + store.gathered;
+  }
+
+  void allocate() override {
+    model_.emplace(shape_, Uninitialised{}, std::move(*planned_on_), ranks_);
+    planned_on_.reset();
+  }
+  Index parameters() const override { return model_->parameters(); }
+  std::vector<double> logits(const Batch& batch) override {
+    const auto values = model_->logits(batch);
+    return {values.begin(), values.end()};
+  }
+  double loss(const Batch& batch) override { return model_->loss(batch); }
+  std::vector<std::vector<Token>> generate(const std::vector<std::vector<Token>>& prompts,
+                                           const GenerateOptions& options) override {
+    return model_->generate(prompts, options);
+  }
+  void initialise(std::uint64_t seed) override { model_->initialise(seed); }
+  AnyTensors tensors() override {
+    using Owned = OwnedBy<B>;
+    return ModelTensors<Wide<B>>{io::tensors_of(*model_, &Owned::weight),
+                                 io::tensors_of(*model_, &Owned::first),
+                                 io::tensors_of(*model_, &Owned::second)};
+  }
+
+  void train(const TrainerOptions& options) override { trainer_.emplace(*model_, options); }
+  Index trained() const override { return model_->store().trained(); }
   StepResult step(std::span<const Batch> micro_batches, double learning_rate) override {
     return trainer_->step(micro_batches, learning_rate);
   }
@@ -69,8 +79,13 @@ class CompiledModel final : public AnyModel {
     return {options.sequences, options.tokens, options.keep, false};
   }
 
-  Model model_;
+  const B& backend() const { return model_ ? model_->backend() : *planned_on_; }
+
+  Shape shape_;
   Compute compute_;
+  Ranks ranks_;
+  std::optional<B> planned_on_;  // until the model has it
+  std::optional<Model> model_;
   std::optional<Trainer<Model>> trainer_;
 };
 

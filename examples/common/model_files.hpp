@@ -30,8 +30,13 @@ struct WeightSource {
   std::uint64_t seed = 0;  ///< draws everything without a checkpoint, else what the checkpoint lacks
 };
 
-/// The model that `config` describes. Throws ConfigurationError for an architecture outside the compiled set,
-/// naming the CMake option that adds it; InputError for a checkpoint that does not fit.
+/// The plan of the model that `config` describes. Throws ConfigurationError for an architecture outside the
+/// compiled set, naming the CMake option that adds it.
+std::unique_ptr<AnyModel> plan_model(const io::ModelConfig& config, const Placement& placement);
+/// Takes memory for a planned model's weights and fills them. Throws InputError for a checkpoint that does
+/// not fit.
+void fill_model(AnyModel& model, const WeightSource& source, LoadReport& report);
+/// Both, for a model that only runs. Throws ConfigurationError when the device cannot hold the weights.
 std::unique_ptr<AnyModel> open_model(const io::ModelConfig& config, const WeightSource& source,
                                      const Placement& placement, LoadReport& report);
 

@@ -44,20 +44,40 @@ const CompiledArchitecture& compiled(const Architecture& wanted) {
   });
 }
 
+void check_room(const AnyModel& model) {
+  const DeviceReport device = model.device();
+  if (device.memory == 0 || model.weight_bytes() <= device.memory - device.in_use) return;
+  throw ConfigurationError(
+      {.what = "The model does not fit the GPU",
+       .where = device.name,
+       .why = "its weights take " + bytes_text(model.weight_bytes()) + ", " +
+              bytes_text(device.memory - device.in_use) + " are free",
+       .remedy =
+           "end other programs on this GPU, choose another one by CUDA_VISIBLE_DEVICES, or use the CPU"});
+}
+
 }  // namespace
+
+std::unique_ptr<AnyModel> plan_model(const io::ModelConfig& config, const Placement& placement) {
+  const CompiledArchitecture& entry = compiled(canonical(config.architecture));
+  return (placement.gpu ? entry.on_gpu : entry.on_cpu)(config.shape, placement);
+}
+
+void fill_model(AnyModel& model, const WeightSource& source, LoadReport& report) {
+  model.allocate();
+  if (!source.checkpoint) return model.initialise(source.seed);
+  report.directory = *source.checkpoint;
+  const io::TensorFiles files(*source.checkpoint);
+  std::visit(
+      [&](const auto& t) { io::fill_parameters(t.weights, model.shape(), files, source.seed, report); },
+      model.tensors());
+}
 
 std::unique_ptr<AnyModel> open_model(const io::ModelConfig& config, const WeightSource& source,
                                      const Placement& placement, LoadReport& report) {
-  const CompiledArchitecture& entry = compiled(canonical(config.architecture));
-  auto model = (placement.gpu ? entry.on_gpu : entry.on_cpu)(config.shape, placement);
-  if (!source.checkpoint) {
-    model->initialise(source.seed);
-    return model;
-  }
-  report.directory = *source.checkpoint;
-  const io::TensorFiles files(*source.checkpoint);
-  std::visit([&](const auto& t) { io::fill_parameters(t.weights, config.shape, files, source.seed, report); },
-             model->tensors());
+  auto model = plan_model(config, placement);
+  check_room(*model);
+  fill_model(*model, source, report);
   return model;
 }
 

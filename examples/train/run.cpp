@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "common/console.hpp"
+#include "common/fitting.hpp"
 #include "common/load_report.hpp"
 #include "common/options_model.hpp"
 #include "common/progress.hpp"
@@ -150,43 +151,10 @@ const char* word_of(Keep keep) {
   return keep == Keep::layer_inputs ? "layer" : keep == Keep::products ? "pointwise" : "none";
 }
 
-MemoryPlan plan_of(const Run& run, const TrainerOptions& trainer) {
+/// Of evaluations between the steps.
+Index evaluation_rows(const Run& run) {
   const TrainingOptions& t = run.options.training;
-  return run.model->plan(trainer,
-                         t.eval_strategy == Strategy::steps ? t.per_device_eval_batch_size : Index{0});
-}
-
-[[noreturn]] void fail_to_fit(const Run& run, std::size_t room) {
-  const auto total = [&](const TrainerOptions& trainer) { return plan_of(run, trainer).total(); };
-  std::string remedy;
-  const auto offer = [&](const std::string& option, const TrainerOptions& trainer) {
-    const std::size_t bytes = total(trainer);
-    if (bytes < total(run.trainer))
-      remedy += (remedy.empty() ? "" : ", or ") + option + ": " + bytes_text(bytes);
-  };
-  TrainerOptions other = run.trainer;
-  other.keep = Keep::layer_inputs;
-  offer("training.recompute=layer", other);
-  other.sequences = 1;
-  offer("with training.per_device_train_batch_size=1 besides", other);
-  other = run.trainer;
-  other.trainable = Trainable("prefix,aggregate");
-  offer("training.trainable=prefix,aggregate", other);
-  if (const int world = run.model->smallest_world(run.trainer, room); world > run.ranks.world())
-    remedy += (remedy.empty() ? "" : ", or ") + std::to_string(world) + " GPUs that share the model";
-  throw ConfigurationError(
-      {.what = "The run does not fit the GPU",
-       .where = run.model->device().name,
-       .why = bytes_text(total(run.trainer)) + " are planned, " + bytes_text(room) + " are free",
-       .remedy = remedy});
-}
-
-/// What a GPU holds besides this plan, of which the weights are there already: CUDA itself, other programs.
-std::size_t others_on(const DeviceReport& device, const MemoryPlan& plan) {
-  std::size_t weights = 0;
-  for (const auto& line : plan.lines)
-    if (line.what.ends_with("weights")) weights += line.bytes;
-  return device.in_use > weights ? device.in_use - weights : 0;
+  return t.eval_strategy == Strategy::steps ? t.per_device_eval_batch_size : Index{0};
 }
 
 /// Whether something holds on every rank.
@@ -199,24 +167,21 @@ bool all_say(RunRanks& ranks, bool here) {
 void choose_recomputation(Run& run) {
   const DeviceReport device = run.model->device();
   if (device.memory == 0) return;
-  const std::size_t room = device.memory - others_on(device, plan_of(run, run.trainer));
-  const auto fits = [&] { return plan_of(run, run.trainer).total() <= room; };
-  if (run.options.training.recompute == Recompute::automatic)
-    for (Keep keep : {Keep::everything, Keep::products, Keep::layer_inputs}) {
-      run.trainer.keep = keep;
-      if (all_say(run.ranks, fits())) break;
-    }
-  if (!fits()) fail_to_fit(run, room);
+  run.trainer.keep = fitting(*run.model, device,
+                             {.trainer = run.trainer,
+                              .choose = run.options.training.recompute == Recompute::automatic,
+                              .evaluation_rows = evaluation_rows(run),
+                              .everywhere = [&](bool here) { return all_say(run.ranks, here); }});
   say(fmt::format("keeping   training.recompute={}", word_of(run.trainer.keep)));
 }
 
-void print_memory(const Run& run, std::uint64_t program) {
-  MemoryPlan plan = plan_of(run, run.trainer);
+void print_memory(const Run& run) {
+  MemoryPlan plan = run.model->plan(run.trainer, evaluation_rows(run));
   const DeviceReport device = run.model->device();
   if (device.memory > 0)
-    plan.lines.push_back({"CUDA and other programs", others_on(device, plan)});
+    plan.lines.push_back({"CUDA and other programs", device.in_use});
   else
-    plan.lines.push_back({"program and text", static_cast<std::size_t>(program)});
+    plan.lines.push_back({"program and text", static_cast<std::size_t>(current_memory())});
   std::string lines;
   for (const auto& line : plan.lines)
     lines += fmt::format("{}{} {}", lines.empty() ? "" : ", ", line.what, bytes_text(line.bytes));
@@ -269,14 +234,14 @@ Run prepare(const Options& given, RunRanks& ranks) {
   run.checkpoints =
       std::make_unique<Checkpoints>(t, identity_of(options, run.config, run.batches, *run.data), ranks);
   run.resumed = run.checkpoints->find();
-  const std::uint64_t program = current_memory();
 
-  LoadReport report;
-  const WeightSource source{.checkpoint = start.checkpoint, .seed = static_cast<std::uint64_t>(t.seed)};
-  run.model = open_model(run.config, source, ranks.placement(t), report);
-  print_load_report(report);
+  run.model = plan_model(run.config, ranks.placement(t));
   choose_recomputation(run);
-  print_memory(run, program);
+  print_memory(run);
+  LoadReport report;
+  fill_model(*run.model, {.checkpoint = start.checkpoint, .seed = static_cast<std::uint64_t>(t.seed)},
+             report);
+  print_load_report(report);
   run.model->train(run.trainer);
   if (run.resumed && !run.resumed->checkpoint.empty()) load_state(*run.model, run.resumed->checkpoint);
   print_model(run);
