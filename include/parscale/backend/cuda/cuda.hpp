@@ -13,18 +13,6 @@
 #include "rotary_tables.hpp"
 
 namespace parscale {
-namespace cuda {
-
-/// Attention reads prefixes 16 bytes at a time. Throws ConfigurationError.
-template <class... T>
-void check_alignment(const T*... prefix) {
-  if (((reinterpret_cast<std::uintptr_t>(prefix) % 16 == 0) && ...)) return;
-  throw ConfigurationError({.what = "hidden_size and intermediate_size must be multiples of 8 on a GPU",
-                            .why = "a prefix would not start at a multiple of 16 bytes",
-                            .remedy = "compute on the CPU, or change the model's sizes"});
-}
-
-}  // namespace cuda
 
 struct CudaOptions {
   int device = 0;  ///< number of the GPU, as CUDA_VISIBLE_DEVICES shows them
@@ -145,7 +133,7 @@ class CudaBackend {
         : device(options.device), products(device, options.tf32, {.measure = options.measure}) {}
     cuda::Device device;
     cuda::Stream stream;
-    cuda::Scratch scratch;
+    cuda::Scratch scratch, aligned_prefix;
     cuda::Products products;
     cuda::RotaryTables rotary;
   };

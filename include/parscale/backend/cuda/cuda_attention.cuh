@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../checks.hpp"
+#include "aligned_prefix.cuh"
 #include "attention.cuh"
 #include "cuda.hpp"
 
@@ -10,8 +11,7 @@ namespace parscale {
 template <class S>
 void CudaBackend<S>::attend_heads(int D, int P, const op::Attend<S, float>& a) {
   check("attend", D, P, a);
-  cuda::check_alignment(a.prefix_k.data, a.prefix_v.data);
-  cuda::attend<S>(launch(), D, P, a);
+  cuda::attend<S>(launch(), D, P, cuda::with_aligned_prefix(launch(), state_->aligned_prefix, a));
 }
 
 }  // namespace parscale

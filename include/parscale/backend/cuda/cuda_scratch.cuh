@@ -28,7 +28,8 @@ std::size_t CudaBackend<S>::scratch_bytes(const Shape& shape, const Layout& layo
                 cuda::rms_norm_backward_scratch(on, rows, hidden), cuda::column_sums_scratch(rows, widest),
                 cuda::embed_backward_scratch(layout.positions(), rows, hidden)});
   const std::size_t turns = static_cast<std::size_t>(layout.tokens * head_dim / 2) * sizeof(float2);
-  return largest + turns + state_->products.bytes();
+  const Index copied = hidden % 8 == 0 ? 0 : 2 * layout.replicas * shape.kv_heads * prefix * head_dim;
+  return largest + turns + static_cast<std::size_t>(copied) * sizeof(S) + state_->products.bytes();
 }
 
 }  // namespace parscale
