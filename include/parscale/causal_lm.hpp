@@ -173,7 +173,7 @@ void BasicCausalLM<arch, B, StoreOf>::backward(Memory& memory) {
     Blocks::Layer::backward(*weights, *d_weights, crosses<arch>(shape_, i), memory.streams[slot],
                             memory.d_stream, memory.layers[slot], at);
   }
-  Blocks::Bottom::backward(*store_.embedding_gradients(on_), memory.ids, memory.d_stream, at);
+  Blocks::Bottom::backward(*store_.embedding_gradients(on_), memory.ids, memory.d_embedded, at);
 }
 
 template <Architecture arch, Backend B, template <Architecture, class> class StoreOf>

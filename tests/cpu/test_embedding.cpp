@@ -45,6 +45,35 @@ void check_embed(const Sizes& s) {
   if (s.replica_embedding) CHECK(difference(d_replica, expected_d_replica) < tolerance<T>());
   on.embed_backward({.ids = ids.in(), .d_out = d_out.in(), .d_replica_embedding = alone.out()});
   CHECK(difference(alone, expected_d_replica) < tolerance<T>());
+  // Gradients that replace what lay there are those that are added to nothing.
+  for (Index i = 0; i < expected_d_replica.count(); ++i) expected_d_replica[i] -= 2;
+  for (Index i = 0; i < expected_d_table.count(); ++i) expected_d_table[i] -= 1;
+  on.embed_backward({.ids = ids.in(),
+                     .d_out = d_out.in(),
+                     .d_table = d_table.out(),
+                     .d_replica_embedding = alone.out(),
+                     .accumulate = false});
+  CHECK(difference(d_table, expected_d_table) < tolerance<T>());
+  CHECK(difference(alone, expected_d_replica) < tolerance<T>());
+}
+
+template <class T>
+void check_sum_replicas(const Sizes& s) {
+  const Layout layout{.sequences = s.sequences, .tokens = s.tokens, .replicas = static_cast<int>(s.replicas)};
+  const auto x = random_tensor<T>({layout.rows(), s.hidden}, 1);
+  Tensor<double> expected = as<double>(x);
+  const Index one = layout.positions() * s.hidden;
+  for (Index i = one; i < x.count(); ++i) expected[i % one] += static_cast<double>(x[i]);
+  Tensor<T> sum = x;
+  Cpu<T>({.threads = 2}).sum_replicas({.layout = layout, .x = sum.out()});
+  CHECK(difference(sum, expected) < tolerance<T>());
+}
+
+TEST_CASE("The sum over replicas lies in the first one's rows, the others' stay") {
+  for (const Sizes& s : sizes) {
+    check_sum_replicas<float>(s);
+    check_sum_replicas<double>(s);
+  }
 }
 
 TEST_CASE("Embeddings copy rows of the table to every replica, and their gradients are added to") {

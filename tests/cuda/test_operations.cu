@@ -198,7 +198,7 @@ void test_round_and_copy(const cuda::Launch& on, const Extent& extent, Index ske
 void test_sums_of_squares(const cuda::Launch& on, Index count, Index skew) {
   Case c(on, skew);
   auto& x = c.input<float>({count});
-  auto& sums = c.result<double>("sums", {3}, 1e-13);
+  auto& sums = c.result<double>("sums", {3}, 1e-12);
   c.run(
       call("sums_of_squares", count, skew),
       [&] {
@@ -319,6 +319,19 @@ void test_embeddings(const cuda::Launch& on, Index skew) {
 }
 
 template <class S>
+void test_sum_replicas(const cuda::Launch& on, const Layout& layout, Index hidden, Index skew) {
+  Case c(on, skew);
+  auto& x = c.updated<S>("x", {layout.rows(), hidden});
+  c.run(
+      call("sum_replicas", layout.replicas, layout.sequences, layout.tokens, hidden, skew),
+      [&] { cuda::sum_replicas<S>(on, {.layout = layout, .x = x}); },
+      [&] {
+        const auto one = static_cast<std::size_t>(layout.positions() * hidden);
+        for (std::size_t i = one; i < x.expected.size(); ++i) x.expected[i % one] += x.expected[i];
+      });
+}
+
+template <class S>
 void test_adamw(const cuda::Launch& on, Index count, Index skew) {
   Case c(on, skew);
   auto &weight = c.updated<float>("weight", {count}, 1e-6), &first = c.updated<float>("first", {count}, 1e-6);
@@ -368,6 +381,9 @@ void test_all(const cuda::Launch& on) {
       for (const Extent& extent : {Extent{5, 1536}, Extent{17, 64}, Extent{3, 30}, Extent{1, 5000}})
         test_merge<S>(on, P, extent[0], extent[1], skew);
     test_embeddings<S>(on, skew);
+    for (const int P : {1, 3, 4, 8})
+      for (const Index hidden : {1, 24, 1536})
+        test_sum_replicas<S>(on, {.sequences = 3, .tokens = 7, .replicas = P}, hidden, skew);
     for (const Index count : {3, 7, 4096, 100000}) test_adamw<S>(on, count, skew);
   }
 }

@@ -106,7 +106,7 @@ mutant "the update takes gradients that were not clipped" train/trainer.hpp \
   's/clip_factor(norm, options_.max_grad_norm), /1.0, /' \
   train/test_trainer "The reported norm"
 mutant "gradients of the last step stay" store/local_store.hpp \
-  's/^    zero_gradients(on);//' \
+  's/^    accumulates_ = false;/    accumulates_ = true;/' \
   train/test_trainer "Steps are counted"
 mutant "a gradient that is not finite is let through" train/trainer.hpp \
   's/if (!std::isfinite(sum)) fail_gradient/if (false) fail_gradient/' \

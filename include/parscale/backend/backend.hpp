@@ -61,6 +61,13 @@ struct EmbedBackward {
   bool accumulate = true;
 };
 
+/// x[n] = the sum over r of x[r*N + n]: the gradient of rows that every replica got a copy of.
+template <class S>
+struct SumReplicas {
+  Layout layout;
+  Out<S> x;  ///< [M,H]; the first N rows are written
+};
+
 /// out = gain * x * rstd, rstd = 1 / sqrt(mean(x^2) + eps). With interleave = P the P rows of a position are
 /// written side by side, replica fastest: out [N,H,P], what the aggregation reads as one row of H*P features.
 template <class S, class W = S>
@@ -288,6 +295,7 @@ concept Backend = requires(B& on, std::size_t bytes, In<Scalar<B>> in, Out<Scala
   {on.sums_of_squares(tensors, sums)};
   {on.embed(op::Embed<Scalar<B>>{})};
   {on.embed_backward(op::EmbedBackward<Scalar<B>, Wide<B>>{})};
+  {on.sum_replicas(op::SumReplicas<Scalar<B>>{})};
   {on.rms_norm(op::RmsNorm<Scalar<B>, Wide<B>>{})};
   {on.rms_norm_backward(op::RmsNormBackward<Scalar<B>, Wide<B>>{})};
   {on.linear(op::Linear<Scalar<B>>{})};

@@ -87,6 +87,12 @@ inline void check(const Operands& on, const Layout& layout) {
       .rule(!(layout.past && layout.starts), "layout.past and layout.starts are given together");
 }
 template <class S>
+void check(const SumReplicas<S>& a) {
+  const Operands on("sum_replicas");
+  check(on, a.layout);
+  on.matrix("x", a.x, a.layout.rows(), a.x.cols());
+}
+template <class S>
 void check(Index head_dim, const Rotate<S>& a) {
   const Operands on("rotate");
   check(on, a.layout);

@@ -71,6 +71,7 @@ class Activations {
   View<W> norm_rstd;                         // [M]
   typename Model::Aggregate::Kept aggregation;
   View<S> d_stream, d_merged;  // [M,H] [N,H], for a backward only
+  View<S> d_embedded;          // d_stream when it has come down to the embedding: [M,H], or [N,H] summed
   View<S> again;               // [M,H] output of a layer that is run again
   View<S> normed;              // [M,H] the one place of all normalised inputs, where they are not kept
 
@@ -103,12 +104,21 @@ class Activations {
     a.aggregation = Model::Aggregate::take_kept(arena, shape, a.layout);
     if (room.keep != Keep::nothing) {
       a.d_stream = arena.take<S>(stream);
+      a.d_embedded = a.d_stream.first(starts_alike(shape, room) ? n : m);
       a.d_merged = arena.take<S>({n, shape.hidden});
     }
     if (room.keep == Keep::layer_inputs) a.again = arena.take<S>(stream);
     if (room.keep == Keep::products) a.normed = arena.take<S>(stream);
     take_layers(arena, shape, room, a);
     plan_top(arena, shape, a.layout);
+  }
+
+  /// Whether the first layer's attention reads the same from all replicas: they start as copies. Used where
+  /// there is a backward, not for the few rows of a decoding step.
+  static bool starts_alike(const Shape& shape, const Room& room) {
+    const bool crosses_first = arch.cross_attention == CrossAttention::sublayer && crosses<arch>(shape, 0);
+    return arch.replicas > 1 && room.keep != Keep::nothing && !room.own_ids && !shape.replica_embedding &&
+           !crosses_first;
   }
 
   static void take_streams(Arena& arena, const Shape& shape, const Room& room, const Extent& stream,
@@ -121,11 +131,12 @@ class Activations {
 
   /// Each layer's own memory, or every layer's at one place; and room for the deepest scratch after them.
   static void take_layers(Arena& arena, const Shape& shape, const Room& room, Activations& a) {
-    const auto take_layer = [&](Index i) {
-      a.layers.push_back(Layer::take_kept(arena, shape, a.layout, crosses<arch>(shape, i), a.normed));
+    const auto take_layer = [&](Arena& from, Index i) {
+      const bool same_input = i == 0 && starts_alike(shape, room);
+      return Layer::take_kept(from, shape, a.layout, crosses<arch>(shape, i), same_input, a.normed);
     };
     if (room.keep == Keep::everything || room.keep == Keep::products) {
-      for (Index i = 0; i < shape.layers; ++i) take_layer(i);
+      for (Index i = 0; i < shape.layers; ++i) a.layers.push_back(take_layer(arena, i));
       for (Index i = 0; i < shape.layers; ++i)
         Layer::plan_scratch(arena, shape, a.layout, crosses<arch>(shape, i));
       return;
@@ -134,14 +145,14 @@ class Activations {
       Arena counting;
       for (Index i = 0; i < shape.layers; ++i) {
         Arena::Frame same_place(counting);
-        Layer::take_kept(counting, shape, a.layout, crosses<arch>(shape, i));
+        take_layer(counting, i);
       }
       return counting.peak();
     }();
     View<std::byte> place = arena.take<std::byte>({static_cast<Index>(largest)});
     for (Index i = 0; i < shape.layers; ++i) {
       Arena layer(place.data, largest);
-      a.layers.push_back(Layer::take_kept(layer, shape, a.layout, crosses<arch>(shape, i)));
+      a.layers.push_back(take_layer(layer, i));
       Layer::plan_scratch(arena, shape, a.layout, crosses<arch>(shape, i));
     }
   }

@@ -23,7 +23,7 @@ struct Context {
 /// A place that several steps share in turn, or one of its own when nothing is shared.
 template <class S>
 View<S> take_or(View<S> shared, Arena& arena, const Extent& extent) {
-  return shared.count() > 0 ? shared : arena.take<S>(extent);
+  return shared.count() > 0 ? View<S>{shared.data, extent} : arena.take<S>(extent);
 }
 
 }  // namespace parscale

@@ -59,9 +59,10 @@ struct DecoderLayer {
     typename Attention::Kept attention;
     typename Mlp<B>::Kept mlp;
   };
-  /// `shared` [M,H]: the one place for all normalised inputs; absent: each has its own.
+  /// `same_input`: attention's input is the same for all replicas. `shared` [M,H]: the one place for all
+  /// normalised inputs; absent: each has its own.
   static Kept take_kept(Arena& arena, const Shape& shape, const Layout& layout, bool crosses,
-                        View<S> shared = {}) {
+                        bool same_input = false, View<S> shared = {}) {
     const Extent stream{layout.rows(), shape.hidden};
     Kept kept;
     kept.normalise_again = shared.count() > 0;
@@ -70,8 +71,8 @@ struct DecoderLayer {
       kept.cross = Cross::take_kept(arena, shape, layout, shared);
       kept.after_cross = arena.take<S>(stream);
     }
-    kept.attention_rstd = Norm::take_kept(arena, layout);
-    kept.attention = Attention::take_kept(arena, shape, layout, has_expanded && crosses, shared);
+    kept.attention = Attention::take_kept(arena, shape, layout, has_expanded && crosses, same_input, shared);
+    kept.attention_rstd = arena.take<W>({kept.attention.x.rows()});
     kept.after_attention = arena.take<S>(stream);
     kept.mlp_rstd = Norm::take_kept(arena, layout);
     kept.mlp = Mlp<B>::take_kept(arena, shape, layout, shared);
@@ -100,14 +101,16 @@ struct DecoderLayer {
         x = kept.after_cross;
       }
     }
-    Norm::forward(w.input_layernorm, x, kept.attention.x, kept.attention_rstd, at);
+    Norm::forward(w.input_layernorm, x.first(kept.attention.x.rows()), kept.attention.x, kept.attention_rstd,
+                  at);
     Attention::forward(w.self_attn, has_expanded && crosses, kept.attention, cache, x, kept.after_attention,
                        at);
     Norm::forward(w.post_attention_layernorm, kept.after_attention, kept.mlp.x, kept.mlp_rstd, at);
     Mlp<B>::forward(w.mlp, kept.mlp, kept.after_attention, y, at);
   }
 
-  // d [M,H] in place: the gradient of y becomes that of x.
+  // d [M,H] in place: the gradient of y becomes that of x; where attention's input is the same for all
+  // replicas, d's first N rows become the sum over them.
   static void backward(const Weights<In<S>>& w, const Weights<Out<W>>& d_w, bool crosses, In<S> x, Out<S> d,
                        Kept& kept, Context<B>& at) {
     Arena::Frame frame(at.scratch);
@@ -126,10 +129,14 @@ struct DecoderLayer {
     {
       Arena::Frame step(at.scratch);
       const auto scratch = Attention::take_scratch(at.scratch, at.shape, at.layout, has_expanded && crosses);
+      const Index rows = kept.attention.x.rows();
+      const View<S> d_in = d.first(rows);
       Attention::backward(w.self_attn, d_w.self_attn, has_expanded && crosses, kept.attention, scratch, d,
-                          d_normed, at);
-      Norm::backward(w.input_layernorm, d_w.input_layernorm, attention_in, kept.attention_rstd, d_normed, d,
-                     d, at, 1, again(Attention::reads_input(d_w.self_attn), kept.attention.x));
+                          d_normed.first(rows), at);
+      if (rows < d.rows()) at.on.sum_replicas({.layout = at.layout, .x = d});
+      Norm::backward(w.input_layernorm, d_w.input_layernorm, attention_in.first(rows), kept.attention_rstd,
+                     d_normed.first(rows), d_in, d_in, at, 1,
+                     again(Attention::reads_input(d_w.self_attn), kept.attention.x));
       Attention::input_weight_gradients(d_w.self_attn, kept.attention, scratch, at);
     }
     if constexpr (has_sublayer) {

@@ -50,16 +50,17 @@ struct SelfAttention {
   }
 
   struct Kept {
-    View<S> x;        // [M,H] the normalised input
+    View<S> x;        // [M,H] the normalised input, [N,H] where it is the same for all replicas
     View<S> qkv;      // [M,(A+2G)*D] rotated
     View<S> out;      // [M,A*D], expanded [M,P*A*D]
     View<W> log_sum;  // [M,A]
   };
   static Kept take_kept(Arena& arena, const Shape& shape, const Layout& layout, bool expanded,
-                        View<S> shared = {}) {
+                        bool same_input = false, View<S> shared = {}) {
     const Index m = layout.rows(), q = shape.heads * D;
-    return {take_or(shared, arena, {m, shape.hidden}), arena.take<S>({m, q + 2 * shape.kv_heads * D}),
-            arena.take<S>({m, expanded ? P * q : q}), arena.take<W>({m, shape.heads})};
+    return {take_or(shared, arena, {same_input ? layout.positions() : m, shape.hidden}),
+            arena.take<S>({m, q + 2 * shape.kv_heads * D}), arena.take<S>({m, expanded ? P * q : q}),
+            arena.take<W>({m, shape.heads})};
   }
   struct Scratch {
     View<S> d_out, d_qkv;
@@ -72,11 +73,7 @@ struct SelfAttention {
   // kept.x [M,H] -> out = residual + attention, both [M,H]. `cache` holds earlier tokens when decoding.
   static void forward(const Weights<In<S>>& w, bool expanded, Kept& kept,
                       const typename Prefix::Tokens& cache, In<S> residual, Out<S> out, Context<B>& at) {
-    at.on.linear({.x = kept.x,
-                  .weight = joined(w.q_weight, w.k_weight, w.v_weight),
-                  .bias = joined(w.q_bias, w.k_bias, w.v_bias),
-                  .out = kept.qkv});
-    rotate(kept.qkv, at);
+    project(w, kept, at);
     if (cache) Prefix::append(cache, kept.qkv, at);
     attend(w, expanded, kept, cache, at);
     at.on.linear({.x = kept.out, .weight = w.output(), .add = residual, .out = out});
@@ -86,7 +83,7 @@ struct SelfAttention {
   static bool reads_input(const Weights<Out<W>>& d_w) {
     return d_w.q_weight || d_w.k_weight || d_w.v_weight || d_w.q_bias || d_w.k_bias || d_w.v_bias;
   }
-  // d_out [M,H] -> d_x [M,H], the gradient of kept.x, and those of all weights but the ones that multiply it.
+  // d_out [M,H] -> d_x, the gradient of kept.x, and those of all weights but the ones that multiply it.
   static void backward(const Weights<In<S>>& w, const Weights<Out<W>>& d_w, bool expanded, const Kept& kept,
                        const Scratch& scratch, In<S> d_out, Out<S> d_x, Context<B>& at) {
     at.on.linear_input_gradient({.d_out = d_out, .weight = w.output(), .d_x = scratch.d_out});
@@ -94,24 +91,38 @@ struct SelfAttention {
       at.on.linear_weight_gradient(
           {.x = kept.out, .d_out = d_out, .d_weight = d_w.output(), .accumulate = at.accumulate});
     attend_backward(w, d_w, expanded, kept, scratch, at);
-    at.on.linear_input_gradient(
-        {.d_out = scratch.d_qkv, .weight = joined(w.q_weight, w.k_weight, w.v_weight), .d_x = d_x});
+    if (kept.x.rows() < at.layout.rows()) at.on.sum_replicas({.layout = at.layout, .x = scratch.d_qkv});
+    at.on.linear_input_gradient({.d_out = scratch.d_qkv.first(kept.x.rows()),
+                                 .weight = joined(w.q_weight, w.k_weight, w.v_weight),
+                                 .d_x = d_x});
   }
   // The gradients of what multiplies kept.x, which may have been normalised anew in between.
   static void input_weight_gradients(const Weights<Out<W>>& d_w, const Kept& kept, const Scratch& scratch,
                                      Context<B>& at) {
     const Index q = at.shape.heads * D, k = at.shape.kv_heads * D;
     projection_gradients<B, 3>(
-        at, kept.x, scratch.d_qkv,
+        at, kept.x, scratch.d_qkv.first(kept.x.rows()),
         {{{q, d_w.q_weight, d_w.q_bias}, {k, d_w.k_weight, d_w.k_bias}, {k, d_w.v_weight, d_w.v_bias}}});
   }
 
  private:
-  static void rotate(Out<S> qkv, Context<B>& at) {
-    at.on.rotate(head_dim<arch>, {.layout = at.layout,
+  // kept.x -> kept.qkv, rotated. Where x is the same for all replicas, so are q, k and v: one replica's are
+  // computed, the others get copies.
+  static void project(const Weights<In<S>>& w, Kept& kept, Context<B>& at) {
+    const Index rows = kept.x.rows();
+    const View<S> qkv = kept.qkv.first(rows);
+    at.on.linear({.x = kept.x,
+                  .weight = joined(w.q_weight, w.k_weight, w.v_weight),
+                  .bias = joined(w.q_bias, w.k_bias, w.v_bias),
+                  .out = qkv});
+    Layout layout = at.layout;
+    if (rows < layout.rows()) layout.replicas = 1;
+    at.on.rotate(head_dim<arch>, {.layout = layout,
                                   .x = qkv,
                                   .heads = at.shape.heads + at.shape.kv_heads,
                                   .theta = at.shape.rope_theta});
+    for (Index row = rows; row < kept.qkv.rows(); row += rows)
+      at.on.copy(qkv, Out<S>{kept.qkv.row(row), qkv.extent});
   }
 
   static void attend(const Weights<In<S>>& w, bool expanded, Kept& kept, const typename Prefix::Tokens& cache,

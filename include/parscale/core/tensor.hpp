@@ -52,6 +52,8 @@ struct View {
   constexpr Index count() const { return extent.count(); }
   constexpr T* row(Index i) const { return data + i * cols(); }
   constexpr explicit operator bool() const { return data != nullptr && count() > 0; }
+  /// Its first rows, as a matrix.
+  constexpr View first(Index n) const { return {data, {n, cols()}}; }
   constexpr View<const T> readable() const { return {data, extent}; }
   // A template that only non-const views have: nvcc warns about a constrained conversion operator.
   template <class U, class = std::enable_if_t<std::is_same_v<U, const T> && !std::is_const_v<T>>>

@@ -78,6 +78,7 @@ class Cpu {
   void sums_of_squares(std::span<const In<T>> tensors, std::span<double> sums);
   void embed(const op::Embed<T>& a);
   void embed_backward(const op::EmbedBackward<T, T>& a);
+  void sum_replicas(const op::SumReplicas<T>& a);
   void rms_norm(const op::RmsNorm<T, T>& a);
   void rms_norm_backward(const op::RmsNormBackward<T, T>& a);
   void linear(const op::Linear<T>& a);
@@ -198,6 +199,12 @@ void Cpu<T>::embed_backward(const op::EmbedBackward<T, T>& a) {
   cpu::check(a);
   if (a.d_table) cpu::check_tokens("embed_backward", a.ids, a.d_table.rows(), false);
   cpu::embed_backward(pool(), a);
+}
+
+template <class T>
+void Cpu<T>::sum_replicas(const op::SumReplicas<T>& a) {
+  cpu::check(a);
+  cpu::sum_replicas(pool(), a);
 }
 
 template <class T>

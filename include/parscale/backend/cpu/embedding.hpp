@@ -50,4 +50,15 @@ void embed_backward(Threads& threads, const op::EmbedBackward<T, T>& a) {
   });
 }
 
+template <class T>
+void sum_replicas(Threads& threads, const op::SumReplicas<T>& a) {
+  const Index cols = a.x.cols(), positions = a.layout.positions();
+  threads.run_chunks(positions, std::max<Index>(1, 65536 / std::max<Index>(cols, 1)),
+                     [&](Index begin, Index end) {
+                       for (Index row = positions + begin; row < a.layout.rows(); row += positions)
+                         for (Index i = 0; i < (end - begin) * cols; ++i)
+                           a.x.row(begin)[i] += a.x.row(row)[i];
+                     });
+}
+
 }  // namespace parscale::cpu

@@ -72,6 +72,7 @@ class CudaBackend {
   void sums_of_squares(std::span<const In<float>> tensors, std::span<double> sums);
   void embed(const op::Embed<S>& a);
   void embed_backward(const op::EmbedBackward<S, float>& a);
+  void sum_replicas(const op::SumReplicas<S>& a);
   void rms_norm(const op::RmsNorm<S, float>& a);
   void rms_norm_backward(const op::RmsNormBackward<S, float>& a);
   void linear(const op::Linear<S>& a);

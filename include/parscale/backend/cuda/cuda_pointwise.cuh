@@ -55,6 +55,12 @@ void CudaBackend<S>::embed_backward(const op::EmbedBackward<S, float>& a) {
 }
 
 template <class S>
+void CudaBackend<S>::sum_replicas(const op::SumReplicas<S>& a) {
+  check(a);
+  cuda::sum_replicas(launch(), a);
+}
+
+template <class S>
 void CudaBackend<S>::rms_norm(const op::RmsNorm<S, float>& a) {
   check(a);
   cuda::rms_norm(launch(), a);

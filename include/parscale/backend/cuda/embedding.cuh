@@ -38,6 +38,28 @@ void embed(const Launch& on, const op::Embed<S>& a) {
       : embed_packs<1>(on, a);
 }
 
+template <int N, class S>
+void sum_replicas_packs(const Launch& on, const op::SumReplicas<S>& a) {
+  const Index count = a.layout.positions() * a.x.cols();
+  const int replicas = a.layout.replicas;
+  S* const x = a.x.data;
+  each(on, "sum_replicas", count / N, [=] __device__(Index i) {
+    Floats<N> sum = load_floats<N>(x + i * N);
+#pragma unroll 4
+    for (int r = 1; r < replicas; ++r) {
+      const Floats<N> other = load_floats<N>(x + r * count + i * N);
+#pragma unroll
+      for (int k = 0; k < N; ++k) sum[k] += other[k];
+    }
+    store_floats(sum, x + i * N);
+  });
+}
+template <class S>
+void sum_replicas(const Launch& on, const op::SumReplicas<S>& a) {
+  packs<S>(a.layout.positions() * a.x.cols(), a.x.data) ? sum_replicas_packs<pack_of<S>>(on, a)
+                                                        : sum_replicas_packs<1>(on, a);
+}
+
 /// An id and where it stands among the ids.
 struct alignas(8) TokenPlace {
   Token token;
