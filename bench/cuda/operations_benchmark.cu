@@ -1,8 +1,8 @@
-/// Every operation but attention at the shapes of Qwen2-1.5B, P = 4, B = 4, S = 2048: the least time that its
-/// bytes or its multiplications take on this GPU, and the time measured. The two rates come from the same
-/// run: a large copy (read and written bytes) and a product of 8192 x 8192 matrices.
+/// Every operation but causal attention at the shapes of Qwen2-1.5B, P = 4, B = 4, S = 2048: the least time
+/// that its bytes or its multiplications take on this GPU, and the time measured. The two rates come from the
+/// same run: a large copy (read and written bytes) and a product of 8192 x 8192 matrices.
 ///
-///   operations_benchmark [runs]      median milliseconds of `runs` (15)
+///   operations_benchmark [runs] [replicas]     median milliseconds of `runs` (15); only P x P attention
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <parscale/backend/cuda/adamw.cuh>
+#include <parscale/backend/cuda/attend_replicas.cuh>
 #include <parscale/backend/cuda/device.hpp>
 #include <parscale/backend/cuda/embedding.cuh>
 #include <parscale/backend/cuda/head_loss.cuh>
@@ -52,9 +53,11 @@ class Benchmark {
   explicit Benchmark(int runs)
       : device_(0), launch_(device_.launch(stream_.get(), scratch_)), products_(device_), runs_(runs) {}
 
-  void run() {
+  void run(bool only_replicas) {
     measure_ceilings();
     std::printf("%-34s %10s %9s %9s %6s %12s\n", "operation", "size", "floor ms", "ms", "ratio", "rate");
+    replicas();
+    if (only_replicas) return;
     norms();
     rotations();
     gated_mlp();
@@ -162,6 +165,21 @@ class Benchmark {
     const Layout layout{.sequences = B, .tokens = T, .replicas = P};
     bytes("rotate q, k", 2 * mb(M * (A + G) * D), [&] {
       cuda::rotate<S>(launch_, tables, D, {.layout = layout, .x = qkv, .heads = A + G, .theta = 1e6});
+    });
+    drop();
+  }
+
+  void replicas() {
+    const auto qkv = take<S>({M, Q}), out = take<S>({M, A * D}), d_qkv = take<S>({M, Q});
+    const Layout layout{.sequences = B, .tokens = T, .replicas = P};
+    bytes("P x P attention", mb(M * Q + M * A * D), [&] {
+      cuda::attend_replicas<S>(launch_, D, P,
+                               {.layout = layout, .heads = A, .kv_heads = G, .qkv = qkv, .out = out});
+    });
+    bytes("P x P attention, backward", mb(2 * M * Q + M * A * D), [&] {
+      cuda::attend_replicas_backward<S>(
+          launch_, D, P,
+          {.layout = layout, .heads = A, .kv_heads = G, .qkv = qkv, .d_out = out, .d_qkv = d_qkv});
     });
     drop();
   }
@@ -295,7 +313,7 @@ class Benchmark {
 
 int main(int count, char** arguments) {
   try {
-    Benchmark(count > 1 ? std::atoi(arguments[1]) : 15).run();
+    Benchmark(count > 1 ? std::atoi(arguments[1]) : 15).run(count > 2);
     return 0;
   } catch (const std::exception& error) {
     std::printf("%s\n", error.what());

@@ -1,10 +1,11 @@
 // A training step of the Qwen2-1.5B shape on a GPU: forward, backward, clipping, AdamW.
 //
 //   train_step_benchmark P KIND BATCH [--tokens 2048] [--layers 28] [--keep everything|products|layer_inputs]
-//                        [--frozen] [--steps 12] [--tiny]
+//                        [--frozen] [--steps 12] [--parts]
 //
 // Prints one JSON line: median milliseconds, tokens a second, MFU against the data sheet, planned and used
-// GiB.
+// GiB. With --parts also where a step's time goes, by events around each operation, and what each operation
+// must move and multiply at least (draw_step_parts makes a table and a picture of it).
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -17,16 +18,19 @@
 #include <parscale/train/memory_plan.hpp>
 #include <parscale/train/trainer.hpp>
 
+#include "timed_cuda.hpp"
+
 namespace {
 
 using namespace parscale;
+using bench::TimedCuda;
 
 struct Command {
   int replicas = 4;
   std::string kind = "none", keep = "products";
   Index batch = 4, tokens = 2048, layers = 28;
   int steps = 12;
-  bool frozen = false;
+  bool frozen = false, parts = false;
 };
 
 Shape qwen2_1_5b(Index layers) {
@@ -53,23 +57,49 @@ Batch random_batch(const Command& c, Index vocabulary) {
   return batch_of(std::move(ids), c.batch);
 }
 
-template <Architecture arch>
-int measure(const Command& c) {
-  using Model = CausalLM<arch, Cuda>;
+/// The last step's time by operation, and the ceilings of this GPU, inside the JSON line.
+void print_parts(TimedCuda& on, const bench::Ceilings& best) {
+  std::printf("\"copy_gb_s\": %.0f, \"product_tflop_s\": %.1f, \"parts\": [", best.copy * 1e-9,
+              best.product * 1e-12);
+  const char* comma = "";
+  for (const auto& [name, part] : on.take_parts()) {
+    std::printf("%s{\"name\": \"%s\", \"calls\": %d, \"ms\": %.4f, \"mb\": %.1f, \"gflop\": %.1f}", comma,
+                name.c_str(), part.calls, part.ms, part.bytes * 1e-6, part.flops * 1e-9);
+    comma = ", ";
+  }
+  std::printf("], ");
+}
+
+TimedCuda::Names names_of(const Shape& s, Index head_dim) {
+  const Index q = s.heads * head_dim, kv = s.kv_heads * head_dim;
+  return {{{q + 2 * kv, s.hidden}, "q, k, v"},
+          {{s.hidden, q}, "o"},
+          {{2 * s.intermediate, s.hidden}, "gate, up"},
+          {{s.hidden, s.intermediate}, "down"}};
+}
+
+template <Architecture arch, class B>
+int measure_on(const Command& c) {
+  using Model = CausalLM<arch, B>;
+  constexpr bool timed = std::is_same_v<B, TimedCuda>;
   const Shape shape = qwen2_1_5b(c.layers);
-  Cuda on;
+  B on;
+  bench::Ceilings best;
+  if constexpr (timed) {
+    best = bench::ceilings(on);
+    on.name_products(names_of(shape, arch.head_dim));
+  }
   const std::size_t others = on.device().memory_in_use();
   Model model(shape, Uninitialised{}, std::move(on));
-  model.store().each(
-      [&](const OwnedBy<Cuda>& p) {  // the same bits many times over: drawing all takes a minute
-        std::vector<float> values(static_cast<std::size_t>(std::min<Index>(p.weight.count(), 1 << 20)));
-        initialise(std::span(values), p.name, 0.02, 1);
-        for (Index first = 0; first < p.weight.count(); first += 1 << 20)
-          set_weight<Cuda>(p, first,
-                           std::span(values).first(
-                               static_cast<std::size_t>(std::min<Index>(1 << 20, p.weight.count() - first))),
-                           model.backend());
-      });
+  model.store().each([&](const OwnedBy<B>& p) {  // the same bits many times over: drawing all takes a minute
+    std::vector<float> values(static_cast<std::size_t>(std::min<Index>(p.weight.count(), 1 << 20)));
+    initialise(std::span(values), p.name, 0.02, 1);
+    for (Index first = 0; first < p.weight.count(); first += 1 << 20)
+      set_weight<B>(p, first,
+                    std::span(values).first(
+                        static_cast<std::size_t>(std::min<Index>(1 << 20, p.weight.count() - first))),
+                    model.backend());
+  });
   const TrainerOptions options{.sequences = c.batch,
                                .tokens = c.tokens,
                                .keep = keep_of(c.keep),
@@ -81,6 +111,7 @@ int measure(const Command& c) {
   std::vector<double> times;
   StepResult result{};
   for (int i = 0; i < c.steps; ++i) {
+    if constexpr (timed) model.backend().take_parts();
     const auto begin = std::chrono::steady_clock::now();
     result = trainer.step(std::span(&batch, 1), 3e-4);
     model.backend().synchronize();
@@ -91,8 +122,10 @@ int measure(const Command& c) {
   std::sort(warm.begin(), warm.end());
   const double ms = warm[warm.size() / 2], tokens = static_cast<double>(c.batch * c.tokens) / (ms / 1e3);
   const auto gib = [](std::size_t bytes) { return static_cast<double>(bytes) / 0x1p30; };
+  std::printf("{");
+  if constexpr (timed) print_parts(model.backend(), best);
   std::printf(
-      "{\"P\": %d, \"kind\": \"%s\", \"batch\": %lld, \"tokens\": %lld, \"layers\": %lld, \"keep\": \"%s\", "
+      "\"P\": %d, \"kind\": \"%s\", \"batch\": %lld, \"tokens\": %lld, \"layers\": %lld, \"keep\": \"%s\", "
       "\"frozen\": %s, \"ms\": %.2f, \"first_ms\": %.0f, \"tokens_per_s\": %.0f, \"mfu\": %.4f, "
       "\"planned_gib\": %.2f, \"used_gib\": %.2f, \"loss\": %.5f, \"grad_norm\": %.4f, \"gpu\": \"%s\"}\n",
       c.replicas, c.kind.c_str(), static_cast<long long>(c.batch), static_cast<long long>(c.tokens),
@@ -101,6 +134,11 @@ int measure(const Command& c) {
       gib(plan.total()), gib(model.backend().device().memory_in_use() - others), result.loss,
       result.grad_norm, model.backend().device().name().c_str());
   return 0;
+}
+
+template <Architecture arch>
+int measure(const Command& c) {
+  return c.parts ? measure_on<arch, TimedCuda>(c) : measure_on<arch, Cuda>(c);
 }
 
 constexpr Architecture arch_of(int replicas, CrossAttention kind = CrossAttention::none) {
@@ -139,6 +177,8 @@ int main(int argc, char** argv) {
       c.steps = std::stoi(next());
     else if (words[i] == "--frozen")
       c.frozen = true;
+    else if (words[i] == "--parts")
+      c.parts = true;
     else if (i == 0)
       c.replicas = std::stoi(words[i]);
     else if (i == 1)
