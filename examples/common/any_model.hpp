@@ -87,7 +87,17 @@ class AnyModel {
   virtual void resume(Index steps) = 0;
 };
 
-/// What every entry of the compiled set does: a model of this shape, planned.
+/// A run that somebody thinks about: one process of `division`.
+struct PlanRequest {
+  Division division = {};
+  Compute compute = Compute::float32;
+  TrainerOptions trainer = {};
+  Index evaluation_rows = 0;  ///< as in AnyModel::plan
+};
+
+/// What every entry of the compiled set does: a model of this shape, planned; and the plan of one process of
+/// many, for which no GPU is needed.
 using OpenCompiled = std::unique_ptr<AnyModel>(const Shape&, const Placement&);
+using PlanCompiled = MemoryPlan(const Shape&, const PlanRequest&);
 
 }  // namespace parscale::program

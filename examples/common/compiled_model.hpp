@@ -13,6 +13,23 @@ namespace parscale::program {
 template <class B>
 DeviceReport device_report(const B& on, Compute compute);
 
+template <class Model>
+typename Model::Room room_of(const TrainerOptions& options) {
+  return {options.sequences, options.tokens, options.keep, false};
+}
+
+/// `on` is the backend, or what knows its scratch memory.
+template <class Model, class On>
+MemoryPlan plan_training(const Shape& shape, const PlanRequest& request, const On& on) {
+  MemoryPlan plan = memory_plan<Model>(shape, room_of<Model>(request.trainer), request.trainer.trainable,
+                                       request.division, on);
+  if (request.evaluation_rows > 0)
+    plan.lines.push_back(
+        {"evaluation", Model::Memory::bytes(
+                           shape, {request.evaluation_rows, request.trainer.tokens, Keep::nothing, false})});
+  return plan;
+}
+
 template <Architecture arch, class B>
 class CompiledModel final : public AnyModel {
   using Model = CausalLM<arch, B, ShardedStore>;
@@ -27,16 +44,11 @@ class CompiledModel final : public AnyModel {
   const Ranks& ranks() const override { return ranks_; }
 
   MemoryPlan plan(const TrainerOptions& options, Index evaluation_rows) const override {
-    MemoryPlan plan =
-        memory_plan<Model>(shape_, room_of(options), options.trainable, ranks_.division(), backend());
-    if (evaluation_rows > 0)
-      plan.lines.push_back({"evaluation", Model::Memory::bytes(shape_, {evaluation_rows, options.tokens,
-                                                                        Keep::nothing, false})});
-    return plan;
+    return plan_training<Model>(shape_, {ranks_.division(), compute_, options, evaluation_rows}, backend());
   }
   int smallest_world(const TrainerOptions& options, std::size_t bytes) const override {
-    return parscale::smallest_world<Model>(shape_, room_of(options), options.trainable, ranks_.division(),
-                                           backend(), bytes);
+    return parscale::smallest_world<Model>(shape_, room_of<Model>(options), options.trainable,
+                                           ranks_.division(), backend(), bytes);
   }
   std::size_t weight_bytes() const override {
     const auto nothing = [](std::string_view) { return false; };
@@ -75,10 +87,6 @@ class CompiledModel final : public AnyModel {
   void resume(Index steps) override { trainer_->resume(steps); }
 
  private:
-  static typename Model::Room room_of(const TrainerOptions& options) {
-    return {options.sequences, options.tokens, options.keep, false};
-  }
-
   const B& backend() const { return model_ ? model_->backend() : *planned_on_; }
 
   Shape shape_;

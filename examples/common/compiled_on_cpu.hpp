@@ -25,4 +25,16 @@ std::unique_ptr<AnyModel> open_on_cpu(const Shape& shape, const Placement& at) {
   return std::make_unique<CompiledModel<arch, Cpu<float>>>(shape, at.compute, Cpu<float>(options), at.ranks);
 }
 
+template <Architecture arch, class T>
+MemoryPlan plan_in(const Shape& shape, const PlanRequest& request) {
+  return plan_training<CausalLM<arch, Cpu<T>, ShardedStore>>(shape, request,
+                                                             Cpu<T>(CpuOptions{.threads = 1}));
+}
+
+template <Architecture arch>
+MemoryPlan plan_on_cpu(const Shape& shape, const PlanRequest& request) {
+  return request.compute == Compute::float64 ? plan_in<arch, double>(shape, request)
+                                             : plan_in<arch, float>(shape, request);
+}
+
 }  // namespace parscale::program

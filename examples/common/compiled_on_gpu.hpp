@@ -4,6 +4,7 @@
 #include <parscale/backend/cuda/cuda.hpp>
 
 #include "compiled_model.hpp"
+#include "planned_gpu.hpp"
 
 namespace parscale::program {
 
@@ -29,6 +30,14 @@ std::unique_ptr<AnyModel> open_on_gpu(const Shape& shape, const Placement& at) {
       .device = at.gpu.value_or(0), .measure = at.many_steps, .tf32 = at.compute == Compute::tf32};
   if (at.compute == Compute::bfloat16) return open_on_gpu<arch>(shape, at, Cuda(options));
   return open_on_gpu<arch>(shape, at, CudaBackend<float>(options));
+}
+
+template <Architecture arch>
+MemoryPlan plan_on_gpu(const Shape& shape, const PlanRequest& request) {
+  const auto plan = [&]<class S>(PlannedGpu<S> on) {
+    return plan_training<CausalLM<arch, CudaBackend<S>, ShardedStore>>(shape, request, on);
+  };
+  return request.compute == Compute::bfloat16 ? plan(PlannedGpu<BFloat16>()) : plan(PlannedGpu<float>());
 }
 
 }  // namespace parscale::program

@@ -40,6 +40,9 @@ void fill_model(AnyModel& model, const WeightSource& source, LoadReport& report)
 std::unique_ptr<AnyModel> open_model(const io::ModelConfig& config, const WeightSource& source,
                                      const Placement& placement, LoadReport& report);
 
+/// The memory that training it would take on one of many processes; nothing is allocated.
+MemoryPlan plan_model(const io::ModelConfig& config, const PlanRequest& request, bool on_gpu);
+
 /// A new Hugging Face directory, which replaces one of the same name; or its files into an existing folder.
 /// This and what follows is for all processes that share the model, together.
 void save_model(AnyModel& model, const io::ModelConfig& config, const std::filesystem::path& directory,

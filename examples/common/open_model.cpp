@@ -81,6 +81,11 @@ std::unique_ptr<AnyModel> open_model(const io::ModelConfig& config, const Weight
   return model;
 }
 
+MemoryPlan plan_model(const io::ModelConfig& config, const PlanRequest& request, bool on_gpu) {
+  const CompiledArchitecture& entry = compiled(canonical(config.architecture));
+  return (on_gpu ? entry.planned_on_gpu : entry.planned_on_cpu)(config.shape, request);
+}
+
 ModelDirectory open_model_directory(const std::string& model) {
   ModelDirectory out{.path = io::resolve_model(model), .json = {}, .config = {}};
   out.json = io::read_json(out.path / "config.json");

@@ -35,6 +35,8 @@ enum class Precision { automatic, float32, float64, bfloat16, tf32 };
 enum class Device { automatic, cpu, cuda };
 enum class Recompute { automatic, none, pointwise, layer };
 enum class Strategy { no, steps };
+/// What connects processes. Automatic: NCCL on GPUs; on the CPU MPI under mpirun, else TCP.
+enum class Connector { automatic, tcp, mpi, nccl };
 
 /// Where a run starts: at the beginning, at the newest checkpoint of its output folder, or at a given one.
 struct ResumeFrom {
@@ -102,7 +104,10 @@ struct TrainingOptions {
   Recompute recompute = Recompute::automatic;
   Sharding sharding = Sharding::full;
   bool deterministic = false;
+  Connector communicator = Connector::automatic;
   Index ddp_timeout = 1800;  ///< seconds
+  bool rank_logs = false;
+  std::optional<Index> plan_world = {};  ///< null: train
 };
 
 /// Who gave a key, and how late: a later word outweighs an earlier one.
@@ -125,6 +130,7 @@ struct Options {
 /// What the machine and this build can do; options that ask for more are refused.
 struct Machine {
   bool cuda = false;
+  bool plans_cuda = false;  ///< built for GPUs, whether there is one or not
 };
 
 /// Reads all sources, the earlier ones first: YAML files, then the words of a command line (`key=value`,

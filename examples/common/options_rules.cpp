@@ -121,6 +121,7 @@ void warmup(Options& options) {
 
 void device_and_precision(Options& options, Machine machine) {
   TrainingOptions& t = options.training;
+  if (t.plan_world) machine.cuda = machine.plans_cuda;
   if (t.device == Device::cuda && !machine.cuda)
     contradict(options, "training.device", "training.device=cuda is not possible here",
                "this program was built without CUDA, or there is no GPU", "use training.device=cpu or auto");
@@ -142,6 +143,18 @@ void device_and_precision(Options& options, Machine machine) {
   options.notes.emplace_back("training.bf16 has no effect on the CPU: it computes in float32");
 }
 
+/// After device_and_precision(): GPUs and CPUs are connected by different means.
+void communicator(const Options& options) {
+  const TrainingOptions& t = options.training;
+  const bool on_gpus = t.device == Device::cuda, for_gpus = t.communicator == Connector::nccl;
+  if (t.communicator == Connector::automatic || on_gpus == for_gpus) return;
+  contradict(options, "training.communicator",
+             for_gpus ? "training.communicator=nccl is not possible on the CPU"
+                      : "training.communicator=tcp or mpi is not possible on GPUs",
+             for_gpus ? "NCCL connects GPUs" : "they connect processes on the CPU",
+             for_gpus ? "use tcp, mpi or auto" : "use nccl or auto, or training.device=cpu");
+}
+
 }  // namespace
 
 void apply_rules(Options& options, Machine machine) {
@@ -152,6 +165,7 @@ void apply_rules(Options& options, Machine machine) {
   decay(options);
   warmup(options);
   device_and_precision(options, machine);
+  communicator(options);
 }
 
 }  // namespace parscale::program

@@ -158,6 +158,10 @@ std::vector<Key> machine_keys() {
                                             {"none", Recompute::none},
                                             {"pointwise", Recompute::pointwise},
                                             {"layer", Recompute::layer}});
+  const auto connectors = choice<Connector>({{"auto", Connector::automatic},
+                                             {"tcp", Connector::tcp},
+                                             {"mpi", Connector::mpi},
+                                             {"nccl", Connector::nccl}});
   const auto sharding = choice<Sharding>({{"full", Sharding::full},
                                           {"optimizer", Sharding::optimizer},
                                           {"none", Sharding::none},
@@ -174,8 +178,13 @@ std::vector<Key> machine_keys() {
           "what processes divide: weights, gradients and the optimiser (full), the optimiser alone, nothing"),
       key("deterministic", &O::deterministic, boolean(),
           "the same bits from any number of processes; sequences one at a time, on the CPU"),
+      key("communicator", &O::communicator, connectors,
+          "what connects processes; auto: NCCL on GPUs, on the CPU MPI under mpirun, else TCP"),
       key("ddp_timeout", &O::ddp_timeout, integer(1, 1 << 24),
           "seconds that processes wait for one that hangs"),
+      key("plan_world", &O::plan_world, or_null(integer(1, 1 << 20)),
+          "do not train: print what each of so many processes would need, with or without a GPU here"),
+      key("rank_logs", &O::rank_logs, boolean(), "each process writes output_dir/logs/rank-N.log, too"),
   };
 }
 

@@ -24,7 +24,7 @@ Compute compute_of(Precision precision) {
 
 Machine this_machine() {
 #ifdef PARSCALE_WITH_CUDA
-  return {.cuda = cuda::device_count() > 0};
+  return {.cuda = cuda::device_count() > 0, .plans_cuda = true};
 #else
   return {};
 #endif

@@ -92,6 +92,7 @@ class Loop {
     if (told.due != Due::nothing) {
       const auto saved = run_.checkpoints->save(*run_.model, state_, told.due == Due::rolling);
       progress_.say("saved     " + saved.string());
+      run_.ranks.log("saved     " + saved.string());
       draw_chart();
     }
     progress_.skip_time();
@@ -112,8 +113,9 @@ class Loop {
     Index counted = 0;                ///< positions of the global batch that counted
     double fastest = 0, slowest = 0;  ///< seconds of a rank
     double memory = 0;                ///< of the rank that has most in use
-    int signal = 0;                   ///< that came to any of them; 0: none
-    Due due = Due::nothing;           ///< by the first rank's clock
+    double own_seconds = 0;
+    int signal = 0;          ///< that came to any of them; 0: none
+    Due due = Due::nothing;  ///< by the first rank's clock
   };
   Told tell(double seconds, const std::vector<Batch>& batches) {
     Index counted = 0;
@@ -122,7 +124,10 @@ class Loop {
                            static_cast<double>(stop_.signal()),
                            static_cast<double>(run_.checkpoints->due(state_.step))};
     const std::vector<double> all = run_.ranks.gather(mine);
-    Told told{.fastest = seconds, .slowest = seconds, .due = static_cast<Due>(static_cast<int>(all[4]))};
+    Told told{.fastest = seconds,
+              .slowest = seconds,
+              .own_seconds = seconds,
+              .due = static_cast<Due>(static_cast<int>(all[4]))};
     for (std::size_t i = 0; i < all.size(); i += std::size(mine)) {
       told.counted += static_cast<Index>(all[i]);
       told.fastest = std::min(told.fastest, all[i + 1]);
@@ -159,6 +164,9 @@ class Loop {
     const bool first = options_.logging_first_step && state_.step == 1;
     if (!first && state_.step % options_.logging_steps != 0 && state_.step != options_.max_steps) return;
     progress_.log({state_.step, result.loss, result.grad_norm, rate, memory, mfu});
+    run_.ranks.log(fmt::format("step {}  loss {:.4f}  {:.3f} s here, {:.3f} to {:.3f} s on all ranks  {}",
+                               state_.step, result.loss, told.own_seconds, told.fastest, told.slowest,
+                               write_bytes(static_cast<std::uint64_t>(memory_in_use()))));
   }
 
   void record(const io::Json& line) {
@@ -204,8 +212,10 @@ class Loop {
   int stopped() {
     const auto saved = run_.checkpoints->save(*run_.model, state_, true);
     draw_chart();
-    progress_.say(fmt::format("stopped   after step {} by signal {}; saved {}", state_.step, stop_signal_,
-                              saved.string()));
+    const std::string line = fmt::format("stopped   after step {} by signal {}; saved {}", state_.step,
+                                         stop_signal_, saved.string());
+    progress_.say(line);
+    run_.ranks.log(line);
     progress_.say("go on     with the same command and training.resume_from_checkpoint=true");
     return 128 + stop_signal_;
   }
@@ -216,7 +226,10 @@ class Loop {
     if (run_.model->compute() == Compute::float64) save.dtype = io::Dtype::f64;
     save_model_into(*run_.model, run_.config, options_.output_dir, save);
     run_.checkpoints->finish();
-    progress_.say(fmt::format("finished  {} steps; the model is in {}", state_.step, options_.output_dir));
+    const std::string line =
+        fmt::format("finished  {} steps; the model is in {}", state_.step, options_.output_dir);
+    progress_.say(line);
+    run_.ranks.log(line);
   }
 
   Run& run_;

@@ -1,9 +1,12 @@
 #include "ranks.hpp"
 
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <parscale/distributed/tcp_communicator.hpp>
 #include <parscale/distributed/watchdog.hpp>
 #include <thread>
@@ -11,6 +14,9 @@
 #include "common/console.hpp"
 #include "common/options_table.hpp"
 #include "common/placement.hpp"
+#ifdef PARSCALE_WITH_MPI
+#include <parscale/distributed/mpi_communicator.hpp>
+#endif
 #ifdef PARSCALE_WITH_NCCL
 #include <parscale/distributed/nccl_communicator.hpp>
 #endif
@@ -21,7 +27,8 @@ namespace {
 using namespace distributed;
 
 /// What may differ between processes: places and means, not results.
-constexpr const char* own_affairs[] = {"training.threads", "training.logging_dir", "training.disable_tqdm"};
+constexpr const char* own_affairs[] = {"training.threads", "training.logging_dir", "training.disable_tqdm",
+                                       "training.rank_logs"};
 
 Facts facts_of(const Options& options) {
   Facts facts{{"version", PARSCALE_VERSION},
@@ -43,6 +50,29 @@ int threads_of_rank(const Launch& launch) {
   return std::max(1, cores / launch.local_world);
 }
 
+#ifdef PARSCALE_WITH_MPI
+constexpr bool has_mpi = true;
+#else
+constexpr bool has_mpi = false;
+#endif
+
+/// What connects processes on the CPU. Throws ConfigurationError for what this program was built without.
+Connector cpu_connector(const TrainingOptions& options, const Launch& launch) {
+  if (options.communicator == Connector::mpi && !has_mpi)
+    throw ConfigurationError({.what = "This program was built without MPI",
+                              .where = "training.communicator=mpi",
+                              .remedy = "install libopenmpi-dev and build again, or use tcp"});
+  if (options.communicator != Connector::automatic) return options.communicator;
+  return has_mpi && launch.launcher == "mpirun" ? Connector::mpi : Connector::tcp;
+}
+
+/// How long ranks may come apart; no longer than they are to be waited for later.
+RendezvousOptions patience_of(const TrainingOptions& options) {
+  RendezvousOptions patience;
+  patience.join_timeout = std::min(patience.join_timeout, Milliseconds(1000 * options.ddp_timeout));
+  return patience;
+}
+
 /// A communicator and the group that it makes.
 template <Communicator C>
 struct Connection {
@@ -54,17 +84,46 @@ struct Connection {
 
 }  // namespace
 
-// Members die from the last to the first: connections before the meeting place, the alarm's end after it.
+// Members die from the last to the first: connections before the meeting place, the alarm's end after it, MPI
+// last of all.
 struct RunRanks::Connected {
-  Connected(const Launch& launch, Watch by)
-      : watch(std::move(by)),
+  Connected(const Launch& launch, const TrainingOptions& options)
+      : connector(cpu_connector(options, launch)),
+        watch{.timeout = std::chrono::seconds(options.ddp_timeout)},
         last_resort(watch.alarm, std::chrono::seconds(4), end_by_alarm),
-        rendezvous(launch, watch) {}
+        rendezvous(meeting_place(launch), watch, patience_of(options)) {}
 
+  /// mpirun on several hosts leaves open where rank 0 is: MPI knows.
+  Launch meeting_place(Launch launch) {
+#ifdef PARSCALE_WITH_MPI
+    if (connector == Connector::mpi && launch.master_address.empty()) mpi_session.emplace().complete(launch);
+#endif
+    return launch;
+  }
+
+  Group* connect_cpus() {
+#ifdef PARSCALE_WITH_MPI
+    if (connector == Connector::mpi) {
+      if (!mpi_session) mpi_session.emplace();
+      mpi = std::make_unique<Connection<MpiCommunicator>>(MpiTransport(*mpi_session, rendezvous));
+      return group = &mpi->group;
+    }
+#endif
+    tcp = std::make_unique<Connection<TcpCommunicator>>(TcpTransport(rendezvous));
+    return group = &tcp->group;
+  }
+
+  const Connector connector;  ///< on the CPU
+#ifdef PARSCALE_WITH_MPI
+  std::optional<MpiSession> mpi_session;
+#endif
   Watch watch;
   LastResort last_resort;
   Rendezvous rendezvous;
   std::unique_ptr<Connection<TcpCommunicator>> tcp;
+#ifdef PARSCALE_WITH_MPI
+  std::unique_ptr<Connection<MpiCommunicator>> mpi;
+#endif
 #ifdef PARSCALE_WITH_NCCL
   std::unique_ptr<Connection<NcclCommunicator>> nccl;
 #endif
@@ -75,9 +134,9 @@ RunRanks::RunRanks(const Options& options) {
   const Launch launch = read_launch();
   if (!launch.distributed()) return;
   if (launch.rank > 0) print_only_errors();
-  const Watch watch{.timeout = std::chrono::seconds(options.training.ddp_timeout)};
-  connected_ = std::make_unique<Connected>(launch, watch);
+  connected_ = std::make_unique<Connected>(launch, options.training);
   check_agreement(facts_of(options));
+  if (options.training.rank_logs) open_log(options.training);
 }
 
 RunRanks::~RunRanks() = default;
@@ -97,8 +156,7 @@ Placement RunRanks::placement(const TrainingOptions& options) {
   const Launch& launch = connected_->rendezvous.launch();
   if (!at.gpu) {
     if (at.threads == 0) at.threads = threads_of_rank(launch);
-    connected_->tcp = std::make_unique<Connection<TcpCommunicator>>(TcpTransport(connected_->rendezvous));
-    at.ranks.group = connected_->group = &connected_->tcp->group;
+    at.ranks.group = connected_->connect_cpus();
     return at;
   }
   at.gpu = launch.local_rank;
@@ -133,7 +191,23 @@ void RunRanks::begin_step(Index step) {
   if (together()) connected_->watch.activity->step(step);
 }
 
+void RunRanks::open_log(const TrainingOptions& options) {
+  const std::filesystem::path folder = std::filesystem::path(options.output_dir) / "logs";
+  std::filesystem::create_directories(folder);
+  log_.open(folder / fmt::format("rank-{}.log", rank()), std::ios::app);
+  log(fmt::format("{} of {} ranks, started by {}",
+                  to_string(connected_->rendezvous.roster()[static_cast<std::size_t>(rank())]), world(),
+                  connected_->rendezvous.launch().launcher));
+}
+
+void RunRanks::log(const std::string& line) {
+  if (!log_.is_open()) return;
+  const auto now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  log_ << fmt::format("{:%FT%TZ}  {}\n", fmt::gmtime(now), line) << std::flush;
+}
+
 void RunRanks::tell_failure(const Explanation& explanation) {
+  log("failed    " + explanation.what);
   if (together() && !connected_->watch.alarm->raised()) connected_->rendezvous.fail(explanation);
 }
 

@@ -2,6 +2,7 @@
 /// how it ends with them.
 #pragma once
 
+#include <fstream>
 #include <memory>
 #include <parscale/distributed/agreement.hpp>
 #include <span>
@@ -39,6 +40,8 @@ class RunRanks {
   void check_agreement(const distributed::Facts& facts);
   /// Messages say from now on that this is the step.
   void begin_step(Index step);
+  /// A line for this rank's own log, where training.rank_logs asks for one.
+  void log(const std::string& line);
 
   /// Runs `body`; the others hear how it failed.
   template <class Body>
@@ -57,8 +60,10 @@ class RunRanks {
  private:
   struct Connected;
 
+  void open_log(const TrainingOptions& options);
   void tell_failure(const Explanation& explanation);
 
+  std::ofstream log_;                     // closed: nobody asked for it
   std::unique_ptr<Connected> connected_;  // null: alone
 };
 

@@ -9,15 +9,9 @@
 #include "common/options.hpp"
 #include "data.hpp"
 #include "ranks.hpp"
+#include "settings.hpp"
 
 namespace parscale::program {
-
-/// How a global batch is cut into micro-batches, of which each rank takes its share.
-struct BatchPlan {
-  Index global = 0;  ///< sequences of one update, over all ranks
-  Index micro = 0;   ///< sequences of one forward pass
-  Index count() const { return global / micro; }
-};
 
 struct Run {
   RunRanks& ranks;

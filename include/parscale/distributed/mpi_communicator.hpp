@@ -8,6 +8,8 @@
 #include <mpi.h>
 
 #include <algorithm>
+#include <array>
+#include <exception>
 #include <string>
 #include <thread>
 #include <utility>
@@ -31,9 +33,9 @@ class MpiSession {
   }
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
-  /// After a failure MPI's own end would wait for the dead.
+  /// After a failure, or while an exception unwinds, MPI's own end would wait for the dead.
   ~MpiSession() {
-    if (!failed_) MPI_Finalize();
+    if (!failed_ && std::uncaught_exceptions() == exceptions_) MPI_Finalize();
   }
   void set_failed() { failed_ = true; }
 
@@ -47,6 +49,7 @@ class MpiSession {
   }
 
  private:
+  const int exceptions_ = std::uncaught_exceptions();
   bool failed_ = false;
 };
 

@@ -51,10 +51,11 @@ MemoryPlan memory_plan(const Shape& shape, const typename Model::Room& room, Ind
            {"backend scratch", on.scratch_bytes(shape, layout, Model::architecture.head_dim)}}};
 }
 
-/// The plan of the rank that takes most when a model is divided (a Model with a ShardedStore).
-template <class Model>
+/// The plan of the rank that takes most when a model is divided (a Model with a ShardedStore). Of the
+/// backend, `on` must know its scratch memory only: there need not be one.
+template <class Model, class On>
 MemoryPlan memory_plan(const Shape& shape, const typename Model::Room& room, const Trainable& trainable,
-                       const Division& division, const typename Model::BackendType& on) {
+                       const Division& division, const On& on) {
   const Layout layout{
       .sequences = room.sequences, .tokens = room.tokens, .replicas = Model::architecture.replicas};
   const StoreBytes store = Model::Store::bytes(shape, trainable, division);
@@ -68,10 +69,9 @@ MemoryPlan memory_plan(const Shape& shape, const typename Model::Room& room, con
 }
 
 /// The smallest number of ranks whose plan fits `bytes` on each; 0: not even `most` do.
-template <class Model>
+template <class Model, class On>
 int smallest_world(const Shape& shape, const typename Model::Room& room, const Trainable& trainable,
-                   Division division, const typename Model::BackendType& on, std::size_t bytes,
-                   int most = 4096) {
+                   Division division, const On& on, std::size_t bytes, int most = 4096) {
   const auto fits = [&](int world) {
     division.world = world;
     return memory_plan<Model>(shape, room, trainable, division, on).total() <= bytes;
