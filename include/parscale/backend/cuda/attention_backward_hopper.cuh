@@ -44,7 +44,7 @@ inline BackwardMemory backward_memory(int head_dim, const AttendBackward& a) {
 }
 
 inline BackwardCall backward_call(int head_dim, int sources, const AttendBackward& a, float* memory,
-                                  const float2* turns) {
+                                  const float2* turns = nullptr) {
   const BackwardMemory parts = backward_memory(head_dim, a);
   return {.tokens = static_cast<int>(a.layout.tokens),
           .padded = parts.padded,

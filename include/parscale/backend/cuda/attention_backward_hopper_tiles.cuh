@@ -155,9 +155,9 @@ __device__ __forceinline__ void store_row(const float (&d)[D / 2], int lower, fl
       pairs[i] = packed(d[at] * factor, d[at + 1] * factor);
     }
     trade_pairs(pairs);
-    if (exists)
-      *reinterpret_cast<uint4*>(row + 8 * (j + static_cast<int>(threadIdx.x) % 4)) = {pairs[0], pairs[1],
-                                                                                      pairs[2], pairs[3]};
+    if (exists)  // an assignment is compiled to four stores
+      __stwb(reinterpret_cast<uint4*>(row + 8 * (j + static_cast<int>(threadIdx.x) % 4)),
+             uint4{pairs[0], pairs[1], pairs[2], pairs[3]});
   }
 }
 
