@@ -10,6 +10,9 @@
 namespace parscale::program {
 namespace {
 
+/// What an H100 of 80 GB has left when CUDA and NCCL have taken theirs.
+constexpr std::size_t usual_room = std::size_t{775} * (1 << 30) / 10;
+
 constexpr Keep keeps[] = {Keep::everything, Keep::products, Keep::layer_inputs};
 
 void say(const std::string& line) { print_quietly(stdout, line + "\n"); }
@@ -47,6 +50,8 @@ class Planner {
                     request_.trainer.tokens));
     for (const Keep keep : keeps) print(keep);
     for (const Keep keep : keeps) print_worlds(keep);
+    if (on_gpu_)
+      for (const Keep keep : keeps) print_smallest(keep);
   }
 
  private:
@@ -64,7 +69,16 @@ class Planner {
       totals += fmt::format("{}{} {}", totals.empty() ? "" : ", ", world, bytes_text(total(world, keep)));
     say(fmt::format("ranks     recompute={}: {}", word_of(keep), totals));
   }
+  void print_smallest(Keep keep) const {
+    int world = 1;
+    while (world <= most && total(world, keep) > usual_room) ++world;
+    const std::string answer =
+        world > most ? "no number of ranks is enough" : fmt::format("{} ranks at least", world);
+    say(fmt::format("fits      {} in {} of 80 GB with recompute={}", answer, bytes_text(usual_room),
+                    word_of(keep)));
+  }
 
+  static constexpr int most = 1024;
   const TrainingOptions& options_;
   io::ModelConfig config_;
   bool on_gpu_;
