@@ -7,9 +7,10 @@
 
 namespace parscale::test {
 
-/// 0: everything agreed; 1: something did not; 4: no GPU, skipped.
+/// PROGRAM [every N]: of all calls each Nth. 0: everything agreed; 1: something did not; 4: no GPU, skipped.
 template <class Tests>
-int operation_program(Tests tests) {
+int operation_program(int count, char** words, Tests tests) {
+  if (count > 2 && std::string(words[1]) == "every") Case::every = std::max(1, std::atoi(words[2]));
   if (cuda::device_count() == 0) {
     std::printf("skipped: there is no GPU\n");
     return 4;

@@ -390,8 +390,8 @@ void test_all(const cuda::Launch& on) {
 
 }  // namespace
 
-int main() {
-  return operation_program([](const cuda::Device&, const cuda::Launch& on) {
+int main(int count, char** words) {
+  return operation_program(count, words, [](const cuda::Device&, const cuda::Launch& on) {
     test_all<float>(on);
     test_all<BFloat16>(on);
   });

@@ -196,11 +196,11 @@ void test_choices(const cuda::Device& device, const cuda::Launch& on) {
 
 }  // namespace
 
-int main() {
-  return operation_program([](const cuda::Device& device, const cuda::Launch& on) {
+int main(int count, char** words) {
+  return operation_program(count, words, [](const cuda::Device& device, const cuda::Launch& on) {
     cuda::Products products(device, false, {.folder = {}});
     test_all<float>(on, products);
     test_all<BFloat16>(on, products);
-    test_choices(device, on);
+    if (Case::every == 1) test_choices(device, on);
   });
 }
