@@ -63,7 +63,9 @@ Connector cpu_connector(const TrainingOptions& options, const Launch& launch) {
                               .where = "training.communicator=mpi",
                               .remedy = "install libopenmpi-dev and build again, or use tcp"});
   if (options.communicator != Connector::automatic) return options.communicator;
-  return has_mpi && launch.launcher == "mpirun" ? Connector::mpi : Connector::tcp;
+  // Another MPI's mpirun does not start the ranks of the one that this program was linked with.
+  const bool open_mpi = launch.launcher == "mpirun" && std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr;
+  return has_mpi && open_mpi ? Connector::mpi : Connector::tcp;
 }
 
 /// How long ranks may come apart; no longer than they are to be waited for later.
