@@ -46,13 +46,11 @@ inline std::vector<Token> next_tokens(std::span<const Token> ids, Index tokens,
 /// A batch for ids [B,S] whose targets are the next tokens.
 inline Batch batch_of(std::vector<Token> ids, Index sequences, std::vector<std::int32_t> starts = {}) {
   if (sequences < 1 || ids.empty() || static_cast<Index>(ids.size()) % sequences != 0)
-    throw ConfigurationError(
-        {.what = "The tokens of a batch must form full rows",
-         .why = std::to_string(ids.size()) + " tokens, " + std::to_string(sequences) + " rows"});
+    throw ConfigurationError({.what = "The tokens of a batch must form full rows",
+                              .why = concat({ids.size(), " tokens, ", sequences, " rows"})});
   if (!starts.empty() && starts.size() != ids.size())
-    throw ConfigurationError(
-        {.what = "Every token of a batch needs a document start, or none",
-         .why = std::to_string(starts.size()) + " starts, " + std::to_string(ids.size()) + " tokens"});
+    throw ConfigurationError({.what = "Every token of a batch needs a document start, or none",
+                              .why = concat({starts.size(), " starts, ", ids.size(), " tokens"})});
   Batch batch{.sequences = sequences, .tokens = static_cast<Index>(ids.size()) / sequences};
   batch.targets = next_tokens(ids, batch.tokens, starts);
   batch.ids = std::move(ids);
@@ -65,17 +63,16 @@ namespace detail {
 inline void check_tokens(std::span<const Token> tokens, const char* what, Token least, Index vocabulary) {
   for (std::size_t i = 0; i < tokens.size(); ++i)
     if (tokens[i] < least || tokens[i] >= vocabulary)
-      throw InputError({.what = std::string("A ") + what + " lies outside the vocabulary",
-                        .where = "position " + std::to_string(i),
-                        .why = std::to_string(tokens[i]) + ", the vocabulary has " +
-                               std::to_string(vocabulary) + " entries",
+      throw InputError({.what = concat({"A ", what, " lies outside the vocabulary"}),
+                        .where = concat({"position ", i}),
+                        .why = concat({tokens[i], ", the vocabulary has ", vocabulary, " entries"}),
                         .remedy = "use the tokenizer that belongs to this model"});
 }
 
 inline void check_size(std::size_t is, Index expected, const char* what) {
   if (static_cast<Index>(is) != expected)
-    throw ConfigurationError({.what = std::string("A batch has the wrong number of ") + what,
-                              .why = std::to_string(is) + " instead of " + std::to_string(expected)});
+    throw ConfigurationError({.what = concat({"A batch has the wrong number of ", what}),
+                              .why = concat({is, " instead of ", expected})});
 }
 
 }  // namespace detail
@@ -96,7 +93,7 @@ inline void check(const Batch& batch, int replicas, Index vocabulary) {
     const std::int32_t start = batch.starts[static_cast<std::size_t>(i)];
     if (start < 0 || start > i % batch.tokens)
       throw ConfigurationError(
-          {.what = "A document start lies after its token", .where = "position " + std::to_string(i)});
+          {.what = "A document start lies after its token", .where = concat({"position ", i})});
   }
 }
 

@@ -161,16 +161,14 @@ inline constexpr Int<arch.replicas> replicas{};
 inline void check(const Architecture& arch, const Shape& shape) {
   const auto at_least = [](const char* name, Index value, Index least) {
     if (value < least)
-      throw ConfigurationError(
-          {.what = std::string("The model's ") + name + " must be at least " + std::to_string(least),
-           .why = std::string(name) + " is " + std::to_string(value)});
+      throw ConfigurationError({.what = concat({"The model's ", name, " must be at least ", least}),
+                                .why = concat({name, " is ", value})});
   };
   const auto at_most = [](const char* name, Index value, Index most) {
     if (value > most)
       throw ConfigurationError(
-          {.what = std::string("The model's ") + name + " is larger than this library supports",
-           .why = std::string(name) + " is " + std::to_string(value) + ", the limit is " +
-                  std::to_string(most)});
+          {.what = concat({"The model's ", name, " is larger than this library supports"}),
+           .why = concat({name, " is ", value, ", the limit is ", most})});
   };
   constexpr Index limit = Index{1} << 31;  // products of two sizes stay inside 64 bits
   at_least("num_hidden_layers", shape.layers, 1);
@@ -185,27 +183,26 @@ inline void check(const Architecture& arch, const Shape& shape) {
   at_least("parscale_n_tokens", shape.prefix_tokens, 0);
   at_most("parscale_n_tokens", shape.prefix_tokens, Index{1} << 20);
   if (shape.heads % shape.kv_heads != 0)
-    throw ConfigurationError({.what = "num_attention_heads must be a multiple of num_key_value_heads",
-                              .why = std::to_string(shape.heads) + " heads cannot share " +
-                                     std::to_string(shape.kv_heads) + " key/value heads evenly"});
+    throw ConfigurationError(
+        {.what = "num_attention_heads must be a multiple of num_key_value_heads",
+         .why = concat({shape.heads, " heads cannot share ", shape.kv_heads, " key/value heads evenly"})});
   if (!(shape.smoothing >= 0 && shape.smoothing <= 1))
     throw ConfigurationError({.what = "parscale_attn_smooth must lie between 0 and 1",
-                              .why = "it is " + std::to_string(shape.smoothing)});
+                              .why = concat({"it is ", shape.smoothing})});
   if (!(shape.rms_norm_eps >= 0 && shape.rms_norm_eps < 1))
     throw ConfigurationError({.what = "rms_norm_eps must be a small number that is not negative",
-                              .why = "it is " + std::to_string(shape.rms_norm_eps)});
+                              .why = concat({"it is ", shape.rms_norm_eps})});
   if (!(shape.rope_theta > 0 && shape.rope_theta < 1e30))
     throw ConfigurationError(
-        {.what = "rope_theta must be a positive number", .why = "it is " + std::to_string(shape.rope_theta)});
+        {.what = "rope_theta must be a positive number", .why = concat({"it is ", shape.rope_theta})});
   if (!(shape.initializer_range >= 0 && shape.initializer_range < 1e30))
     throw ConfigurationError({.what = "initializer_range must be a finite number that is not negative",
-                              .why = "it is " + std::to_string(shape.initializer_range)});
+                              .why = concat({"it is ", shape.initializer_range})});
   if (arch.cross_layers.rule != LayerSet::Rule::at_run_time) return;
   for (int layer : shape.cross_layers)
     if (layer < 0 || layer >= shape.layers)
-      throw ConfigurationError(
-          {.what = "A cross-attention layer lies outside the model",
-           .why = "layer " + std::to_string(layer) + " of " + std::to_string(shape.layers)});
+      throw ConfigurationError({.what = "A cross-attention layer lies outside the model",
+                                .why = concat({"layer ", layer, " of ", shape.layers})});
 }
 
 }  // namespace parscale

@@ -25,14 +25,13 @@ struct GenerateOptions {
 };
 
 inline void check(const GenerateOptions& o) {
-  const auto refuse = [](const char* what, const std::string& value) {
-    throw ConfigurationError({.what = what, .why = "it is " + value});
+  const auto refuse = [](const char* what, TextPiece value) {
+    throw ConfigurationError({.what = what, .why = concat({"it is ", value})});
   };
-  if (o.max_new_tokens < 0) refuse("max_new_tokens must not be negative", std::to_string(o.max_new_tokens));
-  if (!(o.temperature >= 0)) refuse("temperature must not be negative", std::to_string(o.temperature));
-  if (o.top_k < 0) refuse("top_k must not be negative", std::to_string(o.top_k));
-  if (!(o.top_p > 0 && o.top_p <= 1))
-    refuse("top_p must lie above 0 and not above 1", std::to_string(o.top_p));
+  if (o.max_new_tokens < 0) refuse("max_new_tokens must not be negative", o.max_new_tokens);
+  if (!(o.temperature >= 0)) refuse("temperature must not be negative", o.temperature);
+  if (o.top_k < 0) refuse("top_k must not be negative", o.top_k);
+  if (!(o.top_p > 0 && o.top_p <= 1)) refuse("top_p must lie above 0 and not above 1", o.top_p);
 }
 
 /// The most likely token of one row of logits; the first of equals. Throws NumericError when one is not a
@@ -163,16 +162,14 @@ class Decoder {
   void check_lengths(const std::vector<Index>& lengths, Index tokens) const {
     if (lengths.size() != past_.size())
       throw ConfigurationError({.what = "Every sequence needs a length",
-                                .why = std::to_string(lengths.size()) + " lengths, " +
-                                       std::to_string(past_.size()) + " sequences"});
+                                .why = concat({lengths.size(), " lengths, ", past_.size(), " sequences"})});
     for (std::size_t b = 0; b < past_.size(); ++b) {
       if (lengths[b] < 1 || lengths[b] > tokens)
         throw ConfigurationError({.what = "A sequence must be extended by at least one of the given tokens",
-                                  .why = std::to_string(lengths[b]) + " of " + std::to_string(tokens)});
+                                  .why = concat({lengths[b], " of ", tokens})});
       if (past_[b] + tokens > capacity_)
-        throw ConfigurationError(
-            {.what = "The cache is full",
-             .why = std::to_string(past_[b] + tokens) + " tokens, room for " + std::to_string(capacity_)});
+        throw ConfigurationError({.what = "The cache is full",
+                                  .why = concat({past_[b] + tokens, " tokens, room for ", capacity_})});
     }
   }
 

@@ -165,6 +165,12 @@ TEST_CASE("Smoothing must lie between 0 and 1") {
     CHECK(contains(refused([bad](Shape& s) { s.initializer_range = bad; }), "initializer_range"));
 }
 
+TEST_CASE("Weights are drawn with a finite deviation that is not negative") {
+  CHECK(contains(refused([](Shape& s) { s.initializer_range = -0.02; }), "initializer_range"));
+  CHECK(contains(refused([](Shape& s) { s.initializer_range = std::nan(""); }), "initializer_range"));
+  CHECK(contains(refused([](Shape& s) { s.initializer_range = HUGE_VAL; }), "initializer_range"));
+}
+
 TEST_CASE("The norms' epsilon must be a small number") {
   CHECK(contains(refused([](Shape& s) { s.rms_norm_eps = -1e-6; }), "rms_norm_eps"));
   CHECK(contains(refused([](Shape& s) { s.rms_norm_eps = 1; }), "rms_norm_eps"));

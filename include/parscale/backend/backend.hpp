@@ -240,7 +240,8 @@ struct MergeBackward {
 };
 
 /// Sum of -log softmax(x weight^T)[target] * scale over the positions whose target is not negative, and its
-/// gradients when asked for. Never more than `chunk` rows of vocabulary logits are alive.
+/// gradients when asked for. The logits of all positions never exist at once: the backend decides how many
+/// rows of them are alive.
 template <class S, class W = S>
 struct HeadLoss {
   In<S> x;               ///< [N,H]
@@ -250,7 +251,6 @@ struct HeadLoss {
   Out<S> d_x = {};       ///< [N,H]
   Out<W> d_weight = {};  ///< [V,H], added to
   bool accumulate = true;
-  Index chunk = 512;
 };
 
 /// out = x weight^T, in the wide type: what sampling and evaluation read.

@@ -213,7 +213,6 @@ void check(const HeadLoss<S, W>& a) {
   Operands("head_loss")
       .matrix("weight", a.weight, vocabulary, hidden)
       .vector("targets", a.targets, n)
-      .rule(a.chunk >= 1, "chunk is ", a.chunk)
       .optional_matrix("d_x", a.d_x, n, hidden)
       .optional_matrix("d_weight", a.d_weight, vocabulary, hidden);
 }

@@ -37,9 +37,8 @@ class Operands {
     return v ? vector(name, v, count) : *this;
   }
   /// `why` are texts, numbers and extents; they become a sentence only when the rule is broken.
-  template <class... Why>
-  const Operands& rule(bool holds, const Why&... why) const {
-    if (!holds) fail(why...);
+  const Operands& rule(bool holds, const auto&... why) const {
+    if (!holds) fail({piece(why)...});
     return *this;
   }
 
@@ -49,18 +48,14 @@ class Operands {
     return rule(v.data != nullptr || v.count() == 0, name, " ", v.extent, " has no memory");
   }
   void mismatch(const char* name, const Extent& got, const Extent& wanted) const {
-    fail(name, " is ", got, ", the other operands need ", wanted);
+    fail({name, " is ", to_string(got), ", the other operands need ", to_string(wanted)});
   }
-  template <class... Why>
-  [[noreturn]] void fail(const Why&... why) const {
-    std::string text;
-    (append(text, why), ...);
+  [[noreturn]] void fail(std::initializer_list<TextPiece> why) const {
     throw ConfigurationError(
-        {.what = std::string("Operands of ") + operation_ + " do not fit together", .why = text});
+        {.what = concat({"Operands of ", operation_, " do not fit together"}), .why = concat(why)});
   }
-  static void append(std::string& text, const char* words) { text += words; }
-  static void append(std::string& text, Index number) { text += std::to_string(number); }
-  static void append(std::string& text, const Extent& extent) { text += to_string(extent); }
+  static TextPiece piece(TextPiece why) { return why; }
+  static std::string piece(const Extent& extent) { return to_string(extent); }
 
   const char* operation_;
 };

@@ -83,12 +83,10 @@ class Activations {
   void check_room(const Batch& batch) const {
     const bool same_ids = static_cast<Index>(batch.ids.size()) == ids.count();
     if (batch.sequences == room_.sequences && batch.tokens == room_.tokens && same_ids) return;
-    throw ConfigurationError(
-        {.what = "A batch does not fit the memory that was planned for it",
-         .why = std::to_string(batch.sequences) + " sequences of " + std::to_string(batch.tokens) +
-                " tokens, " + std::to_string(batch.ids.size()) +
-                " ids; planned: " + std::to_string(room_.sequences) + " of " + std::to_string(room_.tokens) +
-                ", " + std::to_string(ids.count()) + " ids"});
+    throw ConfigurationError({.what = "A batch does not fit the memory that was planned for it",
+                              .why = concat({batch.sequences, " sequences of ", batch.tokens, " tokens, ",
+                                             batch.ids.size(), " ids; planned: ", room_.sequences, " of ",
+                                             room_.tokens, ", ", ids.count(), " ids"})});
   }
 
   static void take(Arena& arena, const Shape& shape, const Room& room, Activations& a) {

@@ -3,7 +3,8 @@
 
 #include <stdexcept>
 #include <string>
-#include <utility>
+
+#include "text.hpp"
 
 namespace parscale {
 
@@ -13,6 +14,9 @@ struct Explanation {
   std::string where = {};   ///< file, key, tensor, line, rank or step
   std::string why = {};     ///< the values that broke the rule, or the system's own words
   std::string remedy = {};  ///< what to do about it
+
+  /// Not inline in every function that throws, where it would stand twice.
+  [[gnu::noinline, gnu::cold]] ~Explanation() {}
 };
 
 /// Base of every exception thrown by parscale. `exit_code()` is what the programs return for it.
@@ -22,8 +26,8 @@ class Error : public std::runtime_error {
   int exit_code() const noexcept { return exit_code_; }
 
  protected:
-  Error(int exit_code, Explanation e)
-      : std::runtime_error(text(e)), explanation_(std::move(e)), exit_code_(exit_code) {}
+  Error(int exit_code, const Explanation& e)
+      : std::runtime_error(text(e)), explanation_(e), exit_code_(exit_code) {}
 
  private:
   static std::string text(const Explanation& e) {
@@ -41,31 +45,31 @@ class Error : public std::runtime_error {
 /// An option, a configuration or a call that asks for something impossible. Exit code 2.
 class ConfigurationError : public Error {
  public:
-  explicit ConfigurationError(Explanation e) : Error(2, std::move(e)) {}
+  explicit ConfigurationError(const Explanation& e) : Error(2, e) {}
 };
 
 /// An input file that is missing, malformed or of an unsupported kind. Exit code 3.
 class InputError : public Error {
  public:
-  explicit InputError(Explanation e) : Error(3, std::move(e)) {}
+  explicit InputError(const Explanation& e) : Error(3, e) {}
 };
 
 /// Writing failed, or what was written earlier is damaged: a full disk, a flipped bit. Exit code 4.
 class StorageError : public Error {
  public:
-  explicit StorageError(Explanation e) : Error(4, std::move(e)) {}
+  explicit StorageError(const Explanation& e) : Error(4, e) {}
 };
 
 /// Another process died, hung or disagrees. Exit code 5.
 class PeerError : public Error {
  public:
-  explicit PeerError(Explanation e) : Error(5, std::move(e)) {}
+  explicit PeerError(const Explanation& e) : Error(5, e) {}
 };
 
 /// A loss or gradient that is not a finite number. Exit code 6.
 class NumericError : public Error {
  public:
-  explicit NumericError(Explanation e) : Error(6, std::move(e)) {}
+  explicit NumericError(const Explanation& e) : Error(6, e) {}
 };
 
 }  // namespace parscale

@@ -20,15 +20,7 @@ class Arena {
   /// The next `extent` elements, uninitialised.
   template <class T>
   View<T> take(const Extent& extent) {
-    const std::size_t begin = used_;
-    used_ += (static_cast<std::size_t>(extent.count()) * sizeof(T) + alignment - 1) / alignment * alignment;
-    peak_ = used_ > peak_ ? used_ : peak_;
-    if (base_ == nullptr) return {nullptr, extent};
-    if (used_ > size_)
-      throw ConfigurationError(
-          {.what = "The memory plan is smaller than its use",
-           .why = std::to_string(used_) + " bytes used, " + std::to_string(size_) + " planned"});
-    return {reinterpret_cast<T*>(base_ + begin), extent};
+    return {reinterpret_cast<T*>(next(static_cast<std::size_t>(extent.count()) * sizeof(T))), extent};
   }
 
   std::size_t peak() const { return peak_; }
@@ -47,6 +39,18 @@ class Arena {
   };
 
  private:
+  /// The same for every type, and a call in all the code that takes memory.
+  [[gnu::noinline]] std::byte* next(std::size_t bytes) {
+    const std::size_t begin = used_;
+    used_ += (bytes + alignment - 1) / alignment * alignment;
+    peak_ = used_ > peak_ ? used_ : peak_;
+    if (base_ == nullptr) return nullptr;
+    if (used_ > size_)
+      throw ConfigurationError({.what = "The memory plan is smaller than its use",
+                                .why = concat({used_, " bytes used, ", size_, " planned"})});
+    return base_ + begin;
+  }
+
   std::byte* base_ = nullptr;
   std::size_t size_ = 0, used_ = 0, peak_ = 0;
 };

@@ -140,18 +140,19 @@ void decode(Dtype dtype, std::span<const std::byte> bytes, std::span<T> out, con
       possible = false;
     }
   });
-  const std::string type(name_of(dtype));
+  const std::string_view type = name_of(dtype);
   if (!known)
-    throw InputError({.what = "The values of a tensor of type " + type + " cannot be read",
+    throw InputError({.what = concat({"The values of a tensor of type ", type, " cannot be read"}),
                       .where = where,
                       .remedy = "store it as F32, BF16 or F16"});
   if (!possible)
-    throw InputError(
-        {.what = "Integers are needed here, the tensor holds fractions", .where = where, .why = type});
+    throw InputError({.what = "Integers are needed here, the tensor holds fractions",
+                      .where = where,
+                      .why = std::string(type)});
   if (!fits)
     throw InputError({.what = "A tensor holds a value that is out of range",
                       .where = where,
-                      .why = type + " read as " + detail::kind_of<T>()});
+                      .why = concat({type, " read as ", detail::kind_of<T>()})});
 }
 
 /// Numbers into stored elements, `bytes` holding room for `in.size()` of `dtype`. Throws ConfigurationError
@@ -168,9 +169,8 @@ void encode(Dtype dtype, std::span<const T> in, std::span<std::byte> bytes, cons
     }
   });
   if (possible && fits) return;
-  throw ConfigurationError({.what = std::string(detail::kind_of<T>()) + " cannot be stored as " +
-                                    std::string(name_of(dtype)) +
-                                    (possible ? ": a value is out of range" : ""),
+  throw ConfigurationError({.what = concat({detail::kind_of<T>(), " cannot be stored as ", name_of(dtype),
+                                            possible ? ": a value is out of range" : ""}),
                             .where = where});
 }
 

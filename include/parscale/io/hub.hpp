@@ -40,12 +40,12 @@ struct HubName {
 
   /// "models--Qwen--Qwen2-1.5B"
   std::string folder() const {
-    std::string folder = (is_dataset ? "datasets--" : "models--") + id;
+    std::string folder = concat({is_dataset ? "datasets--" : "models--", id});
     if (const auto slash = folder.find('/'); slash != folder.npos) folder.replace(slash, 1, "--");
     return folder;
   }
   std::string download_command() const {
-    return "huggingface-cli download " + std::string(is_dataset ? "--repo-type dataset " : "") + id;
+    return concat({"huggingface-cli download ", is_dataset ? "--repo-type dataset " : "", id});
   }
 };
 
@@ -89,12 +89,11 @@ inline std::optional<std::filesystem::path> cached_snapshot(const HubName& name)
 }
 
 [[noreturn]] inline void fail_not_cached(const std::string& asked, const HubName& name) {
-  const std::string kind = name.is_dataset ? "data set" : "model";
-  throw InputError(
-      {.what = "The " + kind + " \"" + asked + "\" is neither a path nor in the Hugging Face cache",
-       .where = (hub_cache() / name.folder()).string(),
-       .why = "there is no downloaded copy",
-       .remedy = name.download_command()});
+  throw InputError({.what = concat({"The ", name.is_dataset ? "data set" : "model", " \"", asked,
+                                    "\" is neither a path nor in the Hugging Face cache"}),
+                    .where = (hub_cache() / name.folder()).string(),
+                    .why = "there is no downloaded copy",
+                    .remedy = name.download_command()});
 }
 
 }  // namespace detail
@@ -110,7 +109,7 @@ inline std::filesystem::path resolve_model(const std::string& name) {
     throw InputError(
         {.what = "The model's directory does not exist", .where = name, .remedy = "check the spelling"});
   const bool has_owner = name.find('/') != name.npos;
-  const detail::HubName full{has_owner ? name : "Qwen/" + name};
+  const detail::HubName full{concat({has_owner ? "" : "Qwen/", name})};
   for (const auto& candidate : {full, detail::HubName{name}}) {
     if (const auto snapshot = detail::cached_snapshot(candidate)) {
       if (std::filesystem::exists(*snapshot / "config.json", ignored)) return *snapshot;

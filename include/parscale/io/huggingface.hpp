@@ -58,7 +58,7 @@ inline bool is_addition(std::string_view name) {
 /// The name of the o_proj that a cross_attn_proj takes the place of; empty for other tensors.
 inline std::string tiled_from(std::string_view name) {
   const std::size_t at = name.find("cross_attn_proj");
-  return at == std::string_view::npos ? std::string() : std::string(name.substr(0, at)) + "o_proj.weight";
+  return at == std::string_view::npos ? std::string() : concat({name.substr(0, at), "o_proj.weight"});
 }
 
 /// o_proj [H,A*D] side by side, once for each replica: [H,P*A*D]. The start is plain attention over the union
@@ -77,7 +77,7 @@ std::vector<T> tiled(const std::vector<T>& o_proj, Index hidden, Index replicas)
 [[noreturn]] inline void fail_missing(const std::string& name, const std::filesystem::path& directory) {
   throw InputError(
       {.what = "The checkpoint lacks a tensor that the model needs",
-       .where = directory.string() + ", tensor \"" + name + "\"",
+       .where = concat({directory.native(), ", tensor \"", name, "\""}),
        .why = "only ParScale's additions (prefixes, aggregation, cross-attention) are initialised",
        .remedy = "check that config.json belongs to these weights; a model whose head is tied needs "
                  "\"tie_word_embeddings\": true"});
@@ -91,7 +91,7 @@ std::vector<T> read_tensor(const TensorFiles& files, const std::string& name,
   if (info.shape != extent)
     throw InputError({.what = "A tensor of the checkpoint has another shape than config.json says",
                       .where = files.where(name),
-                      .why = to_string(info.shape) + " instead of " + to_string(extent)});
+                      .why = concat({to_string(info.shape), " instead of ", to_string(extent)})});
   std::vector<T> values(info.count());
   files.read(name, std::span<T>(values));
   return values;
@@ -119,16 +119,14 @@ std::vector<T> parameter_values(const TensorFiles& files, const TensorAccess<T>&
 
 /// Throws ConfigurationError when a checkpoint's structure cannot become the model's.
 inline void check_convertible(const Architecture& from, const Architecture& to, const std::string& where) {
-  const auto refuse = [&](const std::string& what, const std::string& is, const std::string& wanted) {
-    throw ConfigurationError({.what = "The checkpoint cannot become this model: " + what,
+  const auto refuse = [&](const char* what, TextPiece is, TextPiece wanted) {
+    throw ConfigurationError({.what = concat({"The checkpoint cannot become this model: ", what}),
                               .where = where,
-                              .why = "the checkpoint has " + is + ", the model " + wanted});
+                              .why = concat({"the checkpoint has ", is, ", the model ", wanted})});
   };
-  if (from.head_dim != to.head_dim)
-    refuse("head sizes differ", std::to_string(from.head_dim), std::to_string(to.head_dim));
+  if (from.head_dim != to.head_dim) refuse("head sizes differ", from.head_dim, to.head_dim);
   if (from.replicas != to.replicas && from.replicas != 1)
-    refuse("only a plain Qwen2 checkpoint can change its number of replicas", std::to_string(from.replicas),
-           std::to_string(to.replicas));
+    refuse("only a plain Qwen2 checkpoint can change its number of replicas", from.replicas, to.replicas);
   if (from.cross_attention != CrossAttention::none && from.cross_attention != to.cross_attention)
     refuse("its cross-replica attention would be lost", name_of(from.cross_attention),
            name_of(to.cross_attention));

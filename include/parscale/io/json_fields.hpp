@@ -6,6 +6,7 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -21,54 +22,55 @@ class JsonFields {
   /// `where` names the object in errors. Throws InputError unless it is an object.
   JsonFields(const Json& object, std::string where) : object_(&object), where_(std::move(where)) {
     if (!object.is_object())
-      throw InputError(
-          {.what = "A JSON object is needed here", .where = where_, .why = "it is " + shown(object)});
+      throw InputError({.what = "A JSON object is needed here",
+                        .where = where_,
+                        .why = concat({"it is ", shown(object)})});
   }
 
   const std::string& where() const { return where_; }
-  std::string where(const std::string& key) const { return where_ + ", key " + key; }
+  std::string where(std::string_view key) const { return concat({where_, ", key ", key}); }
 
   /// Null when absent.
-  const Json* find(const std::string& key) const {
+  const Json* find(std::string_view key) const {
     const Json* found = object_->find(key);
     return found == nullptr || found->is_null() ? nullptr : found;
   }
 
   /// A whole number in [least, most]; 4.0 is none.
-  Index integer(const std::string& key, Index least,
+  Index integer(std::string_view key, Index least,
                 Index most = std::numeric_limits<std::int32_t>::max()) const {
     return whole(key, required(key), least, most);
   }
-  Index integer_or(const std::string& key, Index otherwise, Index least,
+  Index integer_or(std::string_view key, Index otherwise, Index least,
                    Index most = std::numeric_limits<std::int32_t>::max()) const {
     const Json* value = find(key);
     return value == nullptr ? otherwise : whole(key, *value, least, most);
   }
 
-  double number_or(const std::string& key, double otherwise) const {
+  double number_or(std::string_view key, double otherwise) const {
     const Json* value = find(key);
     if (value == nullptr) return otherwise;
     if (!value->is_number()) fail(key, "a number", *value);
     return value->get<double>();
   }
 
-  bool flag_or(const std::string& key, bool otherwise) const {
+  bool flag_or(std::string_view key, bool otherwise) const {
     const Json* value = find(key);
     if (value == nullptr) return otherwise;
     if (!value->is_boolean()) fail(key, "true or false", *value);
     return value->get<bool>();
   }
 
-  std::string text_or(const std::string& key, const std::string& otherwise) const {
+  std::string text_or(std::string_view key, std::string_view otherwise) const {
     const Json* value = find(key);
-    if (value == nullptr) return otherwise;
+    if (value == nullptr) return std::string(otherwise);
     if (!value->is_string()) fail(key, "text", *value);
     return value->get<std::string>();
   }
 
   /// A list of whole numbers; nothing when absent. One number alone is a list of one where `or_one` allows
   /// it.
-  std::optional<std::vector<std::int32_t>> integers(const std::string& key, bool or_one = false) const {
+  std::optional<std::vector<std::int32_t>> integers(std::string_view key, bool or_one = false) const {
     const Json* value = find(key);
     if (value == nullptr) return std::nullopt;
     std::vector<std::int32_t> list;
@@ -78,25 +80,27 @@ class JsonFields {
     return list;
   }
 
-  [[noreturn]] void fail(const std::string& key, const std::string& wanted, const Json& value) const {
-    throw InputError({.what = key + " must be " + wanted, .where = where_, .why = "it is " + shown(value)});
+  [[noreturn]] void fail(std::string_view key, std::string_view wanted, const Json& value) const {
+    throw InputError({.what = concat({key, " must be ", wanted}),
+                      .where = where_,
+                      .why = concat({"it is ", shown(value)})});
   }
 
  private:
-  const Json& required(const std::string& key) const {
+  const Json& required(std::string_view key) const {
     const Json* value = find(key);
-    if (value == nullptr) throw InputError({.what = "The key " + key + " is missing", .where = where_});
+    if (value == nullptr)
+      throw InputError({.what = concat({"The key ", key, " is missing"}), .where = where_});
     return *value;
   }
 
-  Index whole(const std::string& key, const Json& value, Index least, Index most) const {
-    const std::string wanted = "a whole number from " + std::to_string(least) + " to " + std::to_string(most);
-    if (!value.is_number_integer()) fail(key, wanted, value);
+  Index whole(std::string_view key, const Json& value, Index least, Index most) const {
     const bool beyond = value.is_number_unsigned() && !std::in_range<Index>(value.get<std::uint64_t>());
-    if (beyond || value.get<Index>() < least || value.get<Index>() > most) fail(key, wanted, value);
+    if (!value.is_number_integer() || beyond || value.get<Index>() < least || value.get<Index>() > most)
+      fail(key, concat({"a whole number from ", least, " to ", most}), value);
     return value.get<Index>();
   }
-  std::int32_t id(const std::string& key, const Json& value) const {
+  std::int32_t id(std::string_view key, const Json& value) const {
     return static_cast<std::int32_t>(whole(key, value, 0, std::numeric_limits<std::int32_t>::max()));
   }
 

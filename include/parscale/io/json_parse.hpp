@@ -30,7 +30,7 @@ class JsonParser {
   Json whole() {
     Json json = value();
     skip_space();
-    if (at_ < text_.size()) fail_syntax("something follows the value: " + found());
+    if (at_ < text_.size()) fail_syntax("something follows the value: ", found());
     return json;
   }
 
@@ -60,7 +60,7 @@ class JsonParser {
     Json::Object& members = json.members();
     std::vector<std::size_t> places;
     while (more('}', places.empty())) {
-      if (next() != '"') fail_syntax("a key in quotes is expected, not " + found());
+      if (next() != '"') fail_syntax("a key in quotes is expected, not ", found());
       places.push_back(at_);
       std::string key = string();
       expect(':');
@@ -82,7 +82,7 @@ class JsonParser {
   /// Past the opening bracket.
   void enter() {
     if (++depth_ > deepest)
-      fail("The JSON text is nested too deeply", "more than " + std::to_string(deepest) + " levels");
+      fail("The JSON text is nested too deeply", concat({"more than ", deepest, " levels"}));
     ++at_;
   }
 
@@ -145,7 +145,7 @@ class JsonParser {
       out += meant[i];
     } else {
       --at_;
-      fail_syntax("there is no escape with " + found());
+      fail_syntax("there is no escape with ", found());
     }
   }
 
@@ -173,7 +173,7 @@ class JsonParser {
     skip("-");
     if (skip("0") == 0 && digits() == 0) {
       at_ = begin;
-      fail_syntax("a value is expected, not " + found());
+      fail_syntax("a value is expected, not ", found());
     }
     const std::size_t integer = at_;
     if (skip(".") > 0 && digits() == 0) fail_syntax("digits must follow the point");
@@ -205,7 +205,7 @@ class JsonParser {
     double number = 0;
     const auto read = std::from_chars(text.data(), text.data() + text.size(), number);
     if (read.ec == std::errc()) return number;
-    if (is_large(text)) fail_syntax("number overflow: " + std::string(text.substr(0, 40)));
+    if (is_large(text)) fail_syntax("number overflow: ", text.substr(0, 40));
     return text[0] == '-' ? -0.0 : 0.0;
   }
 
@@ -234,11 +234,11 @@ class JsonParser {
     return text_[at_];
   }
   void expect(char c) {
-    if (next() != c) fail_syntax(std::string("'") + c + "' is expected, not " + found());
+    if (next() != c) fail_syntax(concat({"'", std::string_view(&c, 1), "' is expected, not "}), found());
     ++at_;
   }
   void word(std::string_view word) {
-    if (text_.substr(at_, word.size()) != word) fail_syntax("a value is expected, not " + found());
+    if (text_.substr(at_, word.size()) != word) fail_syntax("a value is expected, not ", found());
     at_ += word.size();
   }
 
@@ -246,7 +246,7 @@ class JsonParser {
   std::string found() const {
     if (at_ >= text_.size()) return "the end of the input";
     const char c = text_[at_];
-    return c > ' ' && c <= '~' ? std::string("'") + c + "'" : "a byte " + std::to_string(c & 0xFF);
+    return c > ' ' && c <= '~' ? concat({"'", text_.substr(at_, 1), "'"}) : concat({"a byte ", c & 0xFF});
   }
   static std::string shown_key(std::string_view key) {
     std::string out = "\"";
@@ -254,12 +254,13 @@ class JsonParser {
     return out + (key.size() > 60 ? "..." : "\"");
   }
 
-  [[noreturn]] void fail_syntax(std::string why) const { fail("This is not valid JSON", std::move(why)); }
-  [[noreturn]] void fail(std::string what, std::string why) const {
+  [[noreturn]] void fail_syntax(std::string_view why, std::string_view found = {}) const {
+    fail("This is not valid JSON", concat({why, found}));
+  }
+  [[noreturn]] void fail(const char* what, const std::string& why) const {
     const auto end = text_.begin() + static_cast<std::ptrdiff_t>(std::min(at_, text_.size()));
     const auto line = 1 + std::count(text_.begin(), end, '\n');
-    throw InputError(
-        {.what = std::move(what), .where = where_ + ", line " + std::to_string(line), .why = std::move(why)});
+    throw InputError({.what = what, .where = concat({where_, ", line ", line}), .why = why});
   }
 
   std::string_view text_;

@@ -194,8 +194,8 @@ class Json {
   void need(bool holds, const char* wanted) const {
     if (!holds)
       throw InputError(
-          {.what = std::string("A JSON value of another type stands where there should be ") + wanted,
-           .why = std::string("it is of type ") + type_name()});
+          {.what = concat({"A JSON value of another type stands where there should be ", wanted}),
+           .why = concat({"it is of type ", type_name()})});
   }
   void make(Kind kind) {
     if (is_null()) kind_ = kind;

@@ -42,7 +42,7 @@ inline std::string transformers_name_of(Dtype dtype) {
     case Dtype::bf16:
       return "bfloat16";
     default:
-      throw ConfigurationError({.what = "Models are not stored as " + std::string(name_of(dtype))});
+      throw ConfigurationError({.what = concat({"Models are not stored as ", name_of(dtype)})});
   }
 }
 
@@ -66,15 +66,15 @@ inline void list_cross_layers(ModelConfig& config) {
       if (layer >= 0 && layer < layers)
         crosses[static_cast<std::size_t>(layer)] = true;
       else
-        outside += (outside.empty() ? "" : ", ") + std::to_string(layer);
+        outside += concat({outside.empty() ? "" : ", ", layer});
     }
   }
   config.shape.cross_layers.clear();
   for (int i = 0; i < layers; ++i)
     if (crosses[static_cast<std::size_t>(i)] || set.contains(i)) config.shape.cross_layers.push_back(i);
   if (!outside.empty())
-    warn(config, "parscale_cross_attn_layers names layers outside the model (layers 0 to " +
-                     std::to_string(layers - 1) + "): " + outside + "; left out");
+    warn(config, concat({"parscale_cross_attn_layers names layers outside the model (layers 0 to ",
+                         layers - 1, "): ", outside, "; left out"}));
 }
 
 /// Without prefix nothing tells the replicas apart, unless something else does. The replicas' own rotary does
@@ -84,10 +84,10 @@ inline void warn_of_identical_replicas(ModelConfig& config) {
   if (config.architecture.replicas == 1 || shape.prefix_tokens > 0 || shape.replica_embedding) return;
   const bool expanded = config.architecture.cross_attention == CrossAttention::expanded;
   warn(config,
-       std::string("parscale_n_tokens is 0: ") +
-           (expanded ? "replicas separate only once training makes the blocks of cross_attn_proj differ"
-                     : "nothing tells the replicas apart, they stay identical for ever") +
-           "; set parscale_n_tokens above 0 or parscale_replica_embedding to true");
+       concat({"parscale_n_tokens is 0: ",
+               expanded ? "replicas separate only once training makes the blocks of cross_attn_proj differ"
+                        : "nothing tells the replicas apart, they stay identical for ever",
+               "; set parscale_n_tokens above 0 or parscale_replica_embedding to true"}));
 }
 
 }  // namespace detail
@@ -122,18 +122,18 @@ inline CrossAttention cross_attention_of(const JsonFields& fields) {
   const std::string kind = fields.text_or("parscale_cross_attn_kind", "expanded");
   if (kind == "expanded") return CrossAttention::expanded;
   if (kind == "sublayer") return CrossAttention::sublayer;
-  refuse(fields, "parscale_cross_attn_kind", "it is \"" + kind + "\", known are expanded and sublayer");
+  refuse(fields, "parscale_cross_attn_kind",
+         concat({"it is \"", kind, "\", known are expanded and sublayer"}));
 }
 
 inline Architecture architecture_of(const JsonFields& fields, const Shape& shape) {
   if (fields.find("head_dim") == nullptr && shape.hidden % shape.heads != 0)
     throw InputError({.what = "hidden_size is not a multiple of num_attention_heads, and head_dim is missing",
                       .where = fields.where(),
-                      .why = std::to_string(shape.hidden) + " / " + std::to_string(shape.heads)});
+                      .why = concat({shape.hidden, " / ", shape.heads})});
   const Index head_dim = fields.integer_or("head_dim", shape.hidden / shape.heads, 1);
   if (head_dim < 8 || head_dim > 256 || head_dim % 8 != 0)
-    refuse(fields, "head_dim",
-           "heads have " + std::to_string(head_dim) + " features; multiples of 8 up to 256 are");
+    refuse(fields, "head_dim", concat({"heads have ", head_dim, " features; multiples of 8 up to 256 are"}));
   return {.head_dim = static_cast<int>(head_dim),
           .replicas = static_cast<int>(fields.integer_or("parscale_n", 1, 1, 64)),
           .cross_attention = cross_attention_of(fields),

@@ -4,16 +4,17 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "json_fields.hpp"
 
 namespace parscale::io::detail {
 
-[[noreturn]] inline void refuse(const JsonFields& fields, const std::string& key, const std::string& why,
-                                const std::string& remedy = {}) {
-  throw InputError({.what = "This model needs something that is not supported: " + key,
+[[noreturn]] inline void refuse(const JsonFields& fields, std::string_view key, std::string_view why,
+                                const char* remedy = "") {
+  throw InputError({.what = concat({"This model needs something that is not supported: ", key}),
                     .where = fields.where(),
-                    .why = why,
+                    .why = std::string(why),
                     .remedy = remedy});
 }
 
@@ -22,7 +23,7 @@ inline void refuse_sliding_windows(const JsonFields& fields, Index layers) {
   if (const Json* types = fields.find("layer_types")) {
     if (!types->is_array()) fields.fail("layer_types", "a list", *types);
     for (const Json& type : *types) {
-      if (type != "full_attention") refuse(fields, "layer_types", "a layer is " + shown(type));
+      if (type != "full_attention") refuse(fields, "layer_types", concat({"a layer is ", shown(type)}));
     }
   }
   const bool used = fields.flag_or("use_sliding_window", false);
@@ -30,14 +31,13 @@ inline void refuse_sliding_windows(const JsonFields& fields, Index layers) {
   const Index first = fields.integer_or("max_window_layers", 28, 0);
   if (used && window && first < layers)
     refuse(fields, "use_sliding_window",
-           "layers " + std::to_string(first) + " to " + std::to_string(layers - 1) +
-               " would look back through a window only");
+           concat({"layers ", first, " to ", layers - 1, " would look back through a window only"}));
 }
 
 /// Refuses what changes the model's arithmetic beyond what this library computes.
 inline void refuse_unsupported(const JsonFields& fields, Index layers) {
   if (const std::string act = fields.text_or("hidden_act", "silu"); act != "silu")
-    refuse(fields, "hidden_act", "it is \"" + act + "\", only silu is");
+    refuse(fields, "hidden_act", concat({"it is \"", act, "\", only silu is"}));
   if (fields.find("quantization_config") != nullptr)
     refuse(fields, "quantization_config", "the weights are quantised", "use the model's unquantised weights");
   if (fields.number_or("partial_rotary_factor", 1.0) != 1.0)
@@ -47,16 +47,16 @@ inline void refuse_unsupported(const JsonFields& fields, Index layers) {
 
 /// The rotary base out of `rope_parameters` or `rope_scaling`, when it stands there; refuses every scaling of
 /// positions.
-inline std::optional<double> rope_theta_within(const JsonFields& fields, const std::string& key) {
+inline std::optional<double> rope_theta_within(const JsonFields& fields, std::string_view key) {
   const Json* value = fields.find(key);
   if (value == nullptr) return std::nullopt;
   const JsonFields rope(*value, fields.where(key));
   const std::string type = rope.text_or("rope_type", rope.text_or("type", "default"));
-  if (type != "default") refuse(fields, key, "its type is \"" + type + "\", only default is");
+  if (type != "default") refuse(fields, key, concat({"its type is \"", type, "\", only default is"}));
   if (rope.number_or("partial_rotary_factor", 1.0) != 1.0)
     refuse(fields, key, "partial_rotary_factor: only whole heads are rotated");
   for (const auto& [name, entry] : value->members()) {
-    if (entry.is_object()) refuse(fields, key, "it differs between layers: " + name);
+    if (entry.is_object()) refuse(fields, key, concat({"it differs between layers: ", name}));
   }
   if (rope.find("rope_theta") == nullptr) return std::nullopt;
   return rope.number_or("rope_theta", 0.0);
@@ -79,13 +79,13 @@ inline double rope_theta(const JsonFields& fields) {
 
 /// `dtype`, or `torch_dtype` in older files, without the prefix "torch.".
 inline std::string stored_dtype(const JsonFields& fields) {
-  const std::string key = fields.find("dtype") != nullptr ? "dtype" : "torch_dtype";
+  const char* key = fields.find("dtype") != nullptr ? "dtype" : "torch_dtype";
   std::string name = fields.text_or(key, "float32");
   if (name.starts_with("torch.")) name.erase(0, 6);
   for (const char* known : {"float32", "bfloat16", "float16", "float64"}) {
     if (name == known) return name;
   }
-  refuse(fields, key, "it is \"" + name + "\"; known are float32, bfloat16, float16 and float64");
+  refuse(fields, key, concat({"it is \"", name, "\"; known are float32, bfloat16, float16 and float64"}));
 }
 
 /// Throws InputError unless the model is a Qwen2 or a ParScale on Qwen2; a configuration written by hand need
@@ -93,7 +93,7 @@ inline std::string stored_dtype(const JsonFields& fields) {
 inline void check_model_type(const JsonFields& fields) {
   const std::string type = fields.text_or("model_type", "qwen2");
   if (type != "qwen2" && type != "qwen2_parscale")
-    refuse(fields, "model_type", "it is \"" + type + "\", known are qwen2 and qwen2_parscale");
+    refuse(fields, "model_type", concat({"it is \"", type, "\", known are qwen2 and qwen2_parscale"}));
 }
 
 }  // namespace parscale::io::detail

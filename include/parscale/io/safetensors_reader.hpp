@@ -33,8 +33,8 @@ class SafetensorsHeader {
  public:
   SafetensorsHeader(std::span<const std::byte> bytes, std::string file)
       : bytes_(bytes), file_(std::move(file)) {
-    const Json header = parse_json(header_text(), file_ + " (header)");
-    if (!header.is_object()) fail("The safetensors header is not a JSON object", "it is " + type_of(header));
+    const Json header = parse_json(header_text(), concat({file_, " (header)"}));
+    if (!header.is_object()) fail("The safetensors header is not a JSON object", type_of(header));
     for (const auto& [name, value] : header.members()) {
       if (name == "__metadata__") {
         read_metadata(value);
@@ -53,44 +53,43 @@ class SafetensorsHeader {
   std::string_view header_text() {
     std::uint64_t length = 0;
     if (bytes_.size() < sizeof length)
-      fail("The file is too short for a safetensors file", std::to_string(bytes_.size()) + " bytes", damaged);
+      fail("The file is too short for a safetensors file", concat({bytes_.size(), " bytes"}), damaged);
     std::memcpy(&length, bytes_.data(), sizeof length);
     if (length > longest_safetensors_header)
-      fail("The safetensors header is impossibly long", std::to_string(length) + " bytes",
+      fail("The safetensors header is impossibly long", concat({length, " bytes"}),
            "check that this is a safetensors file at all");
     const auto rest = bytes_.subspan(sizeof length);
     if (length > rest.size())
       fail("The file ends inside the safetensors header",
-           "the header has " + std::to_string(length) + " bytes, the file has " +
-               std::to_string(rest.size()) + " after its length",
+           concat({"the header has ", length, " bytes, the file has ", rest.size(), " after its length"}),
            damaged);
     data = rest.subspan(static_cast<std::size_t>(length));
     return {reinterpret_cast<const char*>(rest.data()), static_cast<std::size_t>(length)};
   }
 
   void read_metadata(const Json& value) {
-    if (!value.is_object()) fail("__metadata__ is not a JSON object", "it is " + type_of(value));
+    if (!value.is_object()) fail("__metadata__ is not a JSON object", type_of(value));
     for (const auto& [key, text] : value.members()) {
       if (!text.is_string())
-        fail("__metadata__ holds something other than text", "\"" + key + "\" is " + type_of(text));
+        fail("__metadata__ holds something other than text",
+             concat({"\"", key, "\" is a JSON ", text.type_name()}));
       metadata.emplace(key, text.text());
     }
   }
 
   TensorInfo tensor(const std::string& name, const Json& value) const {
-    if (!value.is_object())
-      fail_tensor(name, "A tensor's description is not a JSON object", "it is " + type_of(value));
+    if (!value.is_object()) fail_tensor(name, "A tensor's description is not a JSON object", type_of(value));
     TensorInfo info{.name = name};
     info.dtype = dtype(name, field(name, value, "dtype"));
     for (const Json& size : array(name, "shape", field(name, value, "shape"))) {
       const std::uint64_t n = whole_number(name, "shape", size);
       if (n > static_cast<std::uint64_t>(std::numeric_limits<Index>::max()))
-        fail_tensor(name, "A tensor's size is impossibly large", std::to_string(n));
+        fail_tensor(name, "A tensor's size is impossibly large", concat({n}));
       info.shape.push_back(static_cast<Index>(n));
     }
     const Json& offsets = array(name, "data_offsets", field(name, value, "data_offsets"));
     if (offsets.size() != 2)
-      fail_tensor(name, "data_offsets needs two numbers", "it has " + std::to_string(offsets.size()));
+      fail_tensor(name, "data_offsets needs two numbers", concat({"it has ", offsets.size()}));
     info.begin = whole_number(name, "data_offsets", offsets[0]);
     info.end = whole_number(name, "data_offsets", offsets[1]);
     check_range(info);
@@ -99,45 +98,41 @@ class SafetensorsHeader {
 
   const Json& field(const std::string& name, const Json& value, const char* key) const {
     const Json* found = value.find(key);
-    if (found == nullptr)
-      fail_tensor(name, std::string("A tensor has no ") + key, "the header lacks this field");
+    if (found == nullptr) fail_tensor(name, concat({"A tensor has no ", key}), "the header lacks this field");
     return *found;
   }
 
   Dtype dtype(const std::string& name, const Json& value) const {
-    if (!value.is_string()) fail_tensor(name, "A tensor's dtype is not text", "it is " + type_of(value));
+    if (!value.is_string()) fail_tensor(name, "A tensor's dtype is not text", type_of(value));
     const auto& text = value.text();
     const auto dtype = dtype_named(text);
-    if (!dtype) fail_tensor(name, "A tensor has an unknown dtype", "\"" + text + "\"");
+    if (!dtype) fail_tensor(name, "A tensor has an unknown dtype", concat({"\"", text, "\""}));
     return *dtype;
   }
 
   const Json& array(const std::string& name, const char* key, const Json& value) const {
-    if (!value.is_array())
-      fail_tensor(name, std::string(key) + " is not an array", "it is " + type_of(value));
+    if (!value.is_array()) fail_tensor(name, concat({key, " is not an array"}), type_of(value));
     return value;
   }
 
   std::uint64_t whole_number(const std::string& name, const char* key, const Json& value) const {
     if (!value.is_number_unsigned())
-      fail_tensor(name, std::string(key) + " holds something other than a whole number from 0 up",
-                  shown(value));
+      fail_tensor(name, concat({key, " holds something other than a whole number from 0 up"}), shown(value));
     return value.get<std::uint64_t>();
   }
 
   void check_range(const TensorInfo& info) const {
-    const std::string range = "bytes " + std::to_string(info.begin) + " to " + std::to_string(info.end);
+    const std::string range = concat({"bytes ", info.begin, " to ", info.end});
     if (info.begin > info.end) fail_tensor(info.name, "A tensor ends before it begins", range);
     if (info.end > data.size())
       fail_tensor(info.name, "A tensor reaches beyond the end of the file",
-                  range + " of " + std::to_string(data.size()), damaged);
+                  concat({range, " of ", data.size()}), damaged);
     const auto needed = bytes_of(info.dtype, info.shape);
-    const std::string shape = std::string(name_of(info.dtype)) + " " + to_string(info.shape);
+    const std::string shape = concat({name_of(info.dtype), " ", to_string(info.shape)});
     if (!needed) fail_tensor(info.name, "A tensor's shape is impossibly large", shape);
     if (*needed != info.end - info.begin)
       fail_tensor(info.name, "A tensor's bytes do not match its shape",
-                  shape + " needs " + std::to_string(*needed) + " bytes, data_offsets give " +
-                      std::to_string(info.end - info.begin));
+                  concat({shape, " needs ", *needed, " bytes, data_offsets give ", info.end - info.begin}));
   }
 
   void check_that_tensors_fill_the_data() {
@@ -146,26 +141,28 @@ class SafetensorsHeader {
     });
     std::uint64_t filled = 0;
     for (const TensorInfo& info : tensors) {
-      const std::string places = "it begins at byte " + std::to_string(info.begin) +
-                                 ", the tensors before it end at " + std::to_string(filled);
-      if (info.begin < filled) fail_tensor(info.name, "Two tensors overlap", places);
-      if (info.begin > filled) fail_tensor(info.name, "Bytes before a tensor belong to no tensor", places);
+      if (info.begin != filled)
+        fail_tensor(info.name,
+                    info.begin < filled ? "Two tensors overlap" : "Bytes before a tensor belong to no tensor",
+                    concat({"it begins at byte ", info.begin, ", the tensors before it end at ", filled}));
       filled = info.end;
     }
     if (filled < data.size())
       fail("Bytes at the end of the file belong to no tensor",
-           "the tensors end at byte " + std::to_string(filled) + " of " + std::to_string(data.size()));
+           concat({"the tensors end at byte ", filled, " of ", data.size()}));
   }
 
-  static std::string type_of(const Json& value) { return std::string("a JSON ") + value.type_name(); }
+  static std::string type_of(const Json& value) { return concat({"it is a JSON ", value.type_name()}); }
 
-  [[noreturn]] void fail(std::string what, std::string why, std::string remedy = {}) const {
-    throw InputError({std::move(what), file_, std::move(why), std::move(remedy)});
+  [[noreturn]] void fail(const char* what, const std::string& why, const char* remedy = "") const {
+    throw InputError({.what = what, .where = file_, .why = why, .remedy = remedy});
   }
-  [[noreturn]] void fail_tensor(const std::string& name, std::string what, std::string why,
-                                std::string remedy = {}) const {
-    throw InputError(
-        {std::move(what), file_ + ", tensor \"" + name + "\"", std::move(why), std::move(remedy)});
+  [[noreturn]] void fail_tensor(const std::string& name, std::string_view what, std::string_view why,
+                                const char* remedy = "") const {
+    throw InputError({.what = std::string(what),
+                      .where = concat({file_, ", tensor \"", name, "\""}),
+                      .why = std::string(why),
+                      .remedy = remedy});
   }
 
   static constexpr const char* damaged = "the file may be incomplete: download or copy it again";
@@ -224,15 +221,15 @@ class SafetensorsFile {
 
   /// "model.safetensors, tensor "x"", for messages.
   std::string where(const TensorInfo& info) const {
-    return path_.string() + ", tensor \"" + info.name + "\"";
+    return concat({path_.native(), ", tensor \"", info.name, "\""});
   }
 
  private:
   [[noreturn]] void fail_size(const TensorInfo& info, std::size_t asked, std::size_t first) const {
-    throw ConfigurationError({.what = "A tensor is read into a buffer of another size",
-                              .where = where(info),
-                              .why = std::to_string(asked) + " elements from " + std::to_string(first) +
-                                     " on are asked for, it has " + std::to_string(info.count())});
+    throw ConfigurationError(
+        {.what = "A tensor is read into a buffer of another size",
+         .where = where(info),
+         .why = concat({asked, " elements from ", first, " on are asked for, it has ", info.count()})});
   }
 
   std::filesystem::path path_;

@@ -26,8 +26,8 @@ inline constexpr const char* index_file_name = "model.safetensors.index.json";
 /// The index of a sharded checkpoint: which file holds which tensor. Throws InputError for any other content
 /// and for file names that lead out of the directory.
 inline std::map<std::string, std::string> read_weight_map(const std::filesystem::path& index) {
-  const auto fail = [&](std::string what, std::string why) {
-    throw InputError({.what = std::move(what), .where = index.string(), .why = std::move(why)});
+  const auto fail = [&](const char* what, const std::string& why) {
+    throw InputError({.what = what, .where = index.string(), .why = why});
   };
   const Json json = read_json(index);
   if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object())
@@ -36,12 +36,12 @@ inline std::map<std::string, std::string> read_weight_map(const std::filesystem:
   std::map<std::string, std::string> weight_map;
   for (const auto& [tensor, shard] : json["weight_map"].members()) {
     if (!shard.is_string())
-      fail("The index names no file for a tensor", "\"" + tensor + "\" is " + shown(shard));
+      fail("The index names no file for a tensor", concat({"\"", tensor, "\" is ", shown(shard)}));
     const auto& file = shard.text();
     if (file.empty() || file == "." || file == ".." ||
         file.find_first_of(std::string_view("/\\\0", 3)) != file.npos)
       fail("The index names a file outside its folder",
-           "tensor \"" + tensor + "\" is said to lie in " + shown(shard));
+           concat({"tensor \"", tensor, "\" is said to lie in ", shown(shard)}));
     weight_map.emplace(tensor, file);
   }
   return weight_map;
@@ -130,7 +130,7 @@ class TensorFiles {
       if (entry->second != shard)
         throw InputError({.what = "A tensor lies in another file than the index says",
                           .where = file.where(info),
-                          .why = "the index places it in " + entry->second});
+                          .why = concat({"the index places it in ", entry->second})});
     }
   }
 
@@ -144,7 +144,7 @@ class TensorFiles {
     const auto found = file_of_.find(name);
     if (found == file_of_.end())
       throw InputError(
-          {.what = "The checkpoint has no tensor \"" + std::string(name) + "\"", .where = path_.string()});
+          {.what = concat({"The checkpoint has no tensor \"", name, "\""}), .where = path_.string()});
     return files_[found->second];
   }
 
@@ -152,7 +152,7 @@ class TensorFiles {
                                         const std::string& shard) {
     throw InputError({.what = "A tensor of the index is missing in its file",
                       .where = index.string(),
-                      .why = "\"" + tensor + "\" is not in " + shard});
+                      .why = concat({"\"", tensor, "\" is not in ", shard})});
   }
   [[noreturn]] void fail_without_checkpoint() const {
     const bool pickled = std::filesystem::exists(path_ / "pytorch_model.bin") ||

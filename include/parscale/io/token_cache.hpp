@@ -7,7 +7,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -20,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/cache_folder.hpp"
 #include "../core/error.hpp"
 #include "checksum.hpp"
 #include "documents.hpp"
@@ -36,15 +36,6 @@ struct TextEncoder {
   std::uint64_t fingerprint = 0;                         ///< changes whenever `encode` may give other tokens
   std::optional<std::int32_t> end_token = std::nullopt;  ///< put behind every document
 };
-
-/// $XDG_CACHE_HOME/parscale, else ~/.cache/parscale; empty (no cache) when neither is known.
-inline std::filesystem::path default_cache_folder() {
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  const char* home = std::getenv("HOME");
-  if (cache != nullptr && *cache == '/') return std::filesystem::path(cache) / "parscale";
-  if (home != nullptr && *home == '/') return std::filesystem::path(home) / ".cache" / "parscale";
-  return {};
-}
 
 struct TokenCacheOptions {
   std::filesystem::path folder = default_cache_folder();  ///< empty: keep tokens in memory only

@@ -33,18 +33,18 @@ template <class T>
 void softmax_block(T* scores, const SeenColumns& seen, T scale, RunningSoftmax<T>& state, T* out, Index dim) {
   if (seen.none()) return;
   T top = -std::numeric_limits<T>::infinity();
-  if (seen.prefix > 0) top = max_of(scores, seen.prefix);
-  if (seen.hi > seen.lo) top = std::max(top, max_of(scores + seen.lo, seen.hi - seen.lo));
+  for (const auto& [begin, end] : seen.stretches())
+    if (end > begin) top = std::max(top, max_of(scores + begin, end - begin));
   const T shrink = state.raise(scale * top);
   if (shrink != 1)
     for (Index d = 0; d < dim; ++d) out[d] *= shrink;
-  const auto exponentiate = [&state, scale](T* s, Index n) {
+  for (const auto& [begin, end] : seen.stretches()) {
+    T* s = scores + begin;
+    const Index n = end - begin;
     const T greatest = state.top;
     for (Index j = 0; j < n; ++j) s[j] = exponential(scale * s[j] - greatest);
     state.total += sum<T>(n, [s](Index j) { return s[j]; });
-  };
-  exponentiate(scores, seen.prefix);
-  exponentiate(scores + seen.lo, seen.hi - seen.lo);
+  }
 }
 
 /// Scores of one query with the other replicas' keys of its position; its own stays untouched.
@@ -88,11 +88,12 @@ class AttendTile {
     each_query(from, to, [&](Index row, Index head, Index i) { begin(row, head, i); });
     each_key_block<T>(
         seen.prefix_k.rows, causal.begin(from, to), causal.end(to - 1), [&](const KeyBlock& block) {
-          if (to - from == 1) return add_block(block, causal, seen, heads_of(from));
-          pack_block(block, seen.prefix_k, seen.own_k, keys_);
-          for (Index h = 0; h < at_.group; ++h)
+          const bool alone = to - from == 1;
+          if (!alone) pack_block(block, seen.prefix_k, seen.own_k, keys_);
+          for (Index h = 0; h < (alone ? 1 : at_.group); ++h)
             for (Index first = from; first < to; first += rows)
-              add_block(block, causal, seen, tokens_of(h, from, first, std::min(to, first + rows)));
+              add_block(block, causal, seen,
+                        alone ? heads_of(from) : tokens_of(h, from, first, std::min(to, first + rows)));
         });
     each_query(from, to, [&](Index row, Index head, Index i) { finish(row, head, i); });
   }
@@ -170,24 +171,17 @@ class AttendTile {
                     queries.out.data + i * queries.out.stride, at_.dim);
       seen_columns.clear_hidden(row_scores, columns);
     }
-    const auto add_values = [&](const Block<const T>& v, Index begin, Index count, Index column) {
-      add_product<Left::by_rows, T>(m, at_.dim, count, {scores.data + column, scores.stride},
-                                    {v.row(begin), v.stride}, queries.out, panel_);
-    };
-    add_values(seen.prefix_v, block.prefix_begin, block.prefix(), 0);
-    add_values(seen.own_v, block.own_begin, own, block.own_column);
+    for (const auto& part : block.parts(seen.prefix_v, seen.own_v, own))
+      add_product<Left::by_rows, T>(m, at_.dim, part.rows.rows, {scores.data + part.column, scores.stride},
+                                    {part.rows.data, part.rows.stride}, queries.out, panel_);
   }
 
   /// One token's scores: every key is read once, for all heads.
   void score_heads(const KeyBlock& block, const Visible<T>& seen, const Queries& queries,
                    At<T> scores) const {
-    const auto part = [&](const Block<const T>& keys, Index begin, Index count, Index column) {
-      const Block<const T> used{keys.row(begin), count, keys.cols, keys.stride};
-      FewRowsProduct<T>(queries.count, queries.q, {}, {scores.data + column, scores.stride})
-          .run(used, 0, count);
-    };
-    part(seen.prefix_k, block.prefix_begin, block.prefix(), 0);
-    part(seen.own_k, block.own_begin, block.own(), block.own_column);
+    for (const auto& part : block.parts(seen.prefix_k, seen.own_k, block.own()))
+      FewRowsProduct<T>(queries.count, queries.q, {}, {scores.data + part.column, scores.stride})
+          .run(part.rows, 0, part.rows.rows);
   }
 
   void finish(Index row, Index head, Index i) {

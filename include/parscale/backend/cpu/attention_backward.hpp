@@ -19,14 +19,11 @@ T output_pull(const op::AttendBackward<T, T>& a, const HeadPlaces& at, Index row
 /// Products q k become weights; the weights' gradients become those of the products.
 template <class T>
 void softmax_backward_row(T* scores, T* d_scores, const SeenColumns& seen, T log_sum, T pull, T scale) {
-  const auto part = [=](Index begin, Index end) {
+  for (const auto& [begin, end] : seen.stretches())
     for (Index j = begin; j < end; ++j) {
       scores[j] = exponential(scale * scores[j] - log_sum);
       d_scores[j] = scores[j] * (d_scores[j] - pull) * scale;
     }
-  };
-  part(0, seen.prefix);
-  part(seen.lo, seen.hi);
 }
 
 /// One (stream, key/value head): all its queries in order, so that d_k and d_v add up in a fixed order.

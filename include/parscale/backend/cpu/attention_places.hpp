@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <utility>
 
 #include "../backend.hpp"
 #include "kernel.hpp"
@@ -96,6 +98,20 @@ struct KeyBlock {
   Index prefix() const { return prefix_end - prefix_begin; }
   Index own() const { return own_end - own_begin; }
   Index used() const { return own_column + own(); }
+
+  /// Rows that lie evenly in memory, and the column of their scores.
+  template <class T>
+  struct Part {
+    Block<const T> rows;
+    Index column;
+  };
+  /// The prefix's keys (or values) of this block, then the first `count` of its own ones.
+  template <class T>
+  std::array<Part<T>, 2> parts(const Block<const T>& in_prefix, const Block<const T>& in_own,
+                               Index count) const {
+    return {{{{in_prefix.row(prefix_begin), prefix(), in_prefix.cols, in_prefix.stride}, 0},
+             {{in_own.row(own_begin), count, in_own.cols, in_own.stride}, own_column}}};
+  }
 };
 
 /// f(block) for the prefix and the own keys [begin, end), in order.
@@ -125,6 +141,8 @@ struct SeenColumns {
     hi = std::max(lo, column(causal.end(token)));
   }
   bool none() const { return prefix == 0 && lo == hi; }
+  /// [begin, end) twice; either may be empty.
+  std::array<std::pair<Index, Index>, 2> stretches() const { return {{{0, prefix}, {lo, hi}}}; }
   /// Zeros among the first `columns` where the token must not look.
   template <class T>
   void clear_hidden(T* row, Index columns) const {
@@ -136,12 +154,9 @@ struct SeenColumns {
 /// Keys or values of a block, turned into panels for products with their transpose.
 template <class T>
 void pack_block(const KeyBlock& block, const Block<const T>& prefix, const Block<const T>& own, T* panels) {
-  const auto pack = [&](const Block<const T>& rows, Index begin, Index count, Index column) {
-    const Strided<T> part(rows.row(begin), count, rows.cols, rows.stride, 1);
-    pack_panels<Kernel<T>::cols>(part, panels + column * rows.cols, 0, pieces(count, Kernel<T>::cols));
-  };
-  pack(prefix, block.prefix_begin, block.prefix(), 0);
-  pack(own, block.own_begin, block.own(), block.own_column);
+  for (const auto& [rows, column] : block.parts(prefix, own, block.own()))
+    pack_panels<Kernel<T>::cols>(Strided<T>(rows.data, rows.rows, rows.cols, rows.stride, 1),
+                                 panels + column * rows.cols, 0, pieces(rows.rows, Kernel<T>::cols));
 }
 
 /// scores [m, columns] = q k^T with packed keys; whole panels, columns without a key get 0 or stay unused.

@@ -26,14 +26,9 @@ inline void check_tokens(const char* operation, In<Token> tokens, Index vocabula
   for (Index i = 0; i < tokens.count(); ++i) {
     const Index token = tokens.data[i];
     if (token < vocabulary && (token >= 0 || negative_is_none)) continue;
-    std::string where = operation, why = "token ";
-    where += ", position ";
-    where += std::to_string(i);
-    why += std::to_string(token);
-    why += ", the vocabulary has ";
-    why += std::to_string(vocabulary);
-    why += " rows";
-    throw InputError({.what = "A token lies outside the vocabulary", .where = where, .why = why});
+    throw InputError({.what = "A token lies outside the vocabulary",
+                      .where = concat({operation, ", position ", i}),
+                      .why = concat({"token ", token, ", the vocabulary has ", vocabulary, " rows"})});
   }
 }
 

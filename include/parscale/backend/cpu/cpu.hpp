@@ -46,7 +46,7 @@ class Cpu {
   /// Scratch memory that this object comes to hold when a model of `shape` trains on `layout`: logits of a
   /// chunk or attention's tiles and partial prefix gradients, and the panels of a product.
   std::size_t scratch_bytes(const Shape& shape, const Layout& layout, int head_dim) const {
-    const Index rows = cpu::head_loss_rows<T>(shape.vocabulary, std::min<Index>(512, layout.positions()));
+    const Index rows = cpu::head_loss_rows<T>(shape.vocabulary, layout.positions());
     const Index logits = rows * (shape.vocabulary + 2);
     const Index prefix =
         layout.replicas > 1 ? layout.replicas * shape.kv_heads * shape.prefix_tokens * head_dim : 0;

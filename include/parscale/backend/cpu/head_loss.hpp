@@ -10,13 +10,11 @@
 
 namespace parscale::cpu {
 
-inline constexpr std::size_t head_loss_bytes = std::size_t{32} << 20;
-
-/// Rows of logits that are alive at once.
+/// Rows of logits that are alive at once: of `rows`, as many as fit into 32 MiB, up to 512.
 template <class T>
-Index head_loss_rows(Index vocabulary, Index chunk) {
-  const Index fitting = static_cast<Index>(head_loss_bytes / sizeof(T)) / std::max<Index>(vocabulary, 1);
-  return std::clamp<Index>(fitting, 1, chunk);
+Index head_loss_rows(Index vocabulary, Index rows) {
+  constexpr Index elements = (Index{32} << 20) / static_cast<Index>(sizeof(T)), most = 512;
+  return std::clamp<Index>(elements / std::max<Index>(vocabulary, 1), 1, std::clamp<Index>(rows, 1, most));
 }
 
 /// The loss of one row of logits, which become its gradient when `d_scale` is not 0.
@@ -36,7 +34,7 @@ double cross_entropy_row(T* logits, Index vocabulary, Token target, T d_scale) {
 template <class T>
 double head_loss(Threads& threads, Scratch& scratch, Scratch& panels, const op::HeadLoss<T, T>& a) {
   const Index rows = a.x.rows(), hidden = a.x.cols(), vocabulary = a.weight.rows();
-  const Index chunk = head_loss_rows<T>(vocabulary, std::min(a.chunk, std::max<Index>(rows, 1)));
+  const Index chunk = head_loss_rows<T>(vocabulary, rows);
   const Index loss_words = chunk * static_cast<Index>(sizeof(double)) / static_cast<Index>(sizeof(T));
   T* memory = scratch.take<T>(chunk * vocabulary + loss_words);
   double* losses = reinterpret_cast<double*>(memory);
