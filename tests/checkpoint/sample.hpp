@@ -6,6 +6,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <optional>
@@ -60,8 +61,11 @@ struct Run {
   /// Every float as its bits, NaN and -0 included.
   std::vector<std::uint32_t> bits() const {
     std::vector<std::uint32_t> out;
-    for (const auto* tensor : {&matrix, &vector, &matrix_exp_avg, &matrix_exp_avg_sq})
-      for (float value : *tensor) out.push_back(std::bit_cast<std::uint32_t>(value));
+    for (const auto* tensor : {&matrix, &vector, &matrix_exp_avg, &matrix_exp_avg_sq}) {
+      const std::size_t at = out.size();
+      out.resize(at + tensor->size());
+      std::memcpy(&out[at], tensor->data(), tensor->size() * sizeof(float));
+    }
     return out;
   }
 };
