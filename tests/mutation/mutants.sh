@@ -66,7 +66,7 @@ mutant "smoothing is forgotten" backend/cpu/merge.hpp \
   's/ \* static_cast<T>(1 - smoothing) + static_cast<T>(smoothing \/ replicas)/ + 0 * static_cast<T>(smoothing * replicas)/' \
   model/test_block_gradients "With smoothing 1"
 mutant "a bias of the aggregation has no gradient" block/aggregation.hpp \
-  's/\.d_bias = d_bias}/}/' \
+  's/\.d_bias = d_bias, //' \
   model/test_block_gradients "The gradients of the aggregation"
 mutant "targets that do not count have a gradient" backend/cpu/head_loss.hpp \
   's/std::fill_n(logits.row(i), vocabulary, T(0));/std::fill_n(logits.row(i), vocabulary, T(1));/' \
