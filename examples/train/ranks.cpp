@@ -68,6 +68,9 @@ Connector cpu_connector(const TrainingOptions& options, const Launch& launch) {
   return has_mpi && open_mpi ? Connector::mpi : Connector::tcp;
 }
 
+/// After the alarm; a rank whose peer is stopped waits for its GPU longer than anybody should for it.
+constexpr std::chrono::seconds time_to_unwind(2);
+
 /// How long ranks may come apart; no longer than they are to be waited for later.
 RendezvousOptions patience_of(const TrainingOptions& options) {
   RendezvousOptions patience;
@@ -92,7 +95,7 @@ struct RunRanks::Connected {
   Connected(const Launch& launch, const TrainingOptions& options)
       : connector(cpu_connector(options, launch)),
         watch{.timeout = std::chrono::seconds(options.ddp_timeout)},
-        last_resort(watch.alarm, std::chrono::seconds(4), end_by_alarm),
+        last_resort(watch.alarm, time_to_unwind, end_by_alarm),
         rendezvous(meeting_place(launch), watch, patience_of(options)) {}
 
   /// mpirun on several hosts leaves open where rank 0 is: MPI knows.
