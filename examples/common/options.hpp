@@ -131,6 +131,7 @@ struct Options {
 struct Machine {
   bool cuda = false;
   bool plans_cuda = false;  ///< built for GPUs, whether there is one or not
+  const char* why_no_cuda = "this program was built without CUDA";
 };
 
 /// Reads all sources, the earlier ones first: YAML files, then the words of a command line (`key=value`,

@@ -123,8 +123,8 @@ void device_and_precision(Options& options, Machine machine) {
   TrainingOptions& t = options.training;
   if (t.plan_world) machine.cuda = machine.plans_cuda;
   if (t.device == Device::cuda && !machine.cuda)
-    contradict(options, "training.device", "training.device=cuda is not possible here",
-               "this program was built without CUDA, or there is no GPU", "use training.device=cpu or auto");
+    contradict(options, "training.device", "training.device=cuda is not possible here", machine.why_no_cuda,
+               "use training.device=cpu or auto");
   if (t.device == Device::automatic)
     t.device = machine.cuda && t.dtype != Precision::float64 ? Device::cuda : Device::cpu;
   if (t.dtype == Precision::automatic)

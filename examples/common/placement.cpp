@@ -20,11 +20,23 @@ Compute compute_of(Precision precision) {
   }
 }
 
+/// What options say of "training.device", in the words of a program that has --device.
+std::string as_flags(std::string text) {
+  constexpr std::string_view section = "training.";
+  for (std::size_t at = text.find(section); at != text.npos; at = text.find(section, at))
+    text.replace(at, section.size(), "--");
+  return text;
+}
+
 }  // namespace
 
 Machine this_machine() {
 #ifdef PARSCALE_WITH_CUDA
-  return {.cuda = cuda::device_count() > 0, .plans_cuda = true};
+  return {.cuda = cuda::device_count() > 0,
+          .plans_cuda = true,
+          .why_no_cuda =
+              "there is no GPU that this process can use (nvidia-smi shows what the driver sees, "
+              "CUDA_VISIBLE_DEVICES what is hidden)"};
 #else
   return {};
 #endif
@@ -49,7 +61,7 @@ void PlacementCommand::add_to(CLI::App& app) {
       ->capture_default_str();
 }
 
-Placement PlacementCommand::placement() const {
+Placement PlacementCommand::placement() const try {
   const Options options = parse_options(
       {},
       {"training.device=" + device, "training.dtype=" + dtype, "training.threads=" + std::to_string(threads)},
@@ -57,6 +69,12 @@ Placement PlacementCommand::placement() const {
   Placement at = placement_of(options.training);
   at.many_steps = false;  // prompts have many lengths
   return at;
+} catch (const ConfigurationError& error) {
+  const Explanation& e = error.explanation();
+  throw ConfigurationError({.what = as_flags(e.what),
+                            .where = as_flags(e.where),
+                            .why = as_flags(e.why),
+                            .remedy = as_flags(e.remedy)});
 }
 
 }  // namespace parscale::program
