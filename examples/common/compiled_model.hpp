@@ -18,11 +18,17 @@ typename Model::Room room_of(const TrainerOptions& options) {
   return {options.sequences, options.tokens, options.keep, false};
 }
 
+inline Division division_of(const PlanRequest& request) {
+  Division division = request.division;
+  division.sequences = request.trainer.global_sequences;
+  return division;
+}
+
 /// `on` is the backend, or what knows its scratch memory.
 template <class Model, class On>
 MemoryPlan plan_training(const Shape& shape, const PlanRequest& request, const On& on) {
   MemoryPlan plan = memory_plan<Model>(shape, room_of<Model>(request.trainer), request.trainer.trainable,
-                                       request.division, on);
+                                       division_of(request), on);
   if (request.evaluation_rows > 0)
     plan.lines.push_back(
         {"evaluation", Model::Memory::bytes(
@@ -48,7 +54,8 @@ class CompiledModel final : public AnyModel {
   }
   int smallest_world(const TrainerOptions& options, std::size_t bytes) const override {
     return parscale::smallest_world<Model>(shape_, room_of<Model>(options), options.trainable,
-                                           ranks_.division(), backend(), bytes);
+                                           division_of({ranks_.division(), compute_, options}), backend(),
+                                           bytes);
   }
   std::size_t weight_bytes() const override {
     const auto nothing = [](std::string_view) { return false; };

@@ -46,7 +46,7 @@ io::SavedCheckpoint save_state(AnyModel& model, const io::CheckpointRequest& req
                                const io::TrainerState& state) {
   const Ranks& ranks = model.ranks();
   const Division division = ranks.division();
-  const io::PartOwner owner{ranks.rank(), division.shares() ? division.world : 1};
+  const io::PartOwner owner{ranks.rank(), division.owners()};
   const AnyTensors tensors = model.tensors();
   return io::save_checkpoint(request, ranks.group, [&](auto& writer) {
     std::visit(

@@ -103,6 +103,8 @@ struct TrainingOptions {
   Index threads = 0;  ///< 0: one a core
   Recompute recompute = Recompute::automatic;
   Sharding sharding = Sharding::full;
+  Index sharding_group_size = 0;  ///< ranks that share one copy when hybrid; 0: those of a host
+  Precision gradient_reduction_dtype = Precision::float32;
   bool deterministic = false;
   Connector communicator = Connector::automatic;
   Index ddp_timeout = 1800;  ///< seconds

@@ -80,6 +80,7 @@ void set_fsdp(Options& options, const io::Json& value) {
   if (words.empty()) return;
   const auto has = [&](const char* word) { return words.find(word) != words.npos; };
   const Sharding sharding = has("no_shard") || !has("shard") ? Sharding::none
+                            : has("hybrid_shard")            ? Sharding::hybrid
                             : has("shard_grad_op")           ? Sharding::optimizer
                                                              : Sharding::full;
   translate(options, "fsdp", "sharding", [&](TrainingOptions& t) { t.sharding = sharding; });

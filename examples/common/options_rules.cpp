@@ -103,6 +103,17 @@ void decay(Options& options) {
                "lower training.warmup_steps or training.lr_decay_steps");
 }
 
+void sharing(Options& options) {
+  const TrainingOptions& t = options.training;
+  if (t.deterministic && t.gradient_reduction_dtype != Precision::float32)
+    contradict(options, "training.gradient_reduction_dtype",
+               "training.deterministic and training.gradient_reduction_dtype=bfloat16 contradict each other",
+               "rounded sums depend on the number of processes", "remove one of the two");
+  if (t.sharding_group_size > 0 && t.sharding != Sharding::hybrid)
+    options.warnings.emplace_back(
+        "training.sharding_group_size has no effect without training.sharding=hybrid");
+}
+
 void warmup(Options& options) {
   const TrainingOptions& t = options.training;
   if (t.lr_scheduler_type == ScheduleKind::constant) {
@@ -163,6 +174,7 @@ void apply_rules(Options& options, Machine machine) {
   output_folder(options);
   evaluation(options);
   decay(options);
+  sharing(options);
   warmup(options);
   device_and_precision(options, machine);
   communicator(options);

@@ -165,7 +165,10 @@ std::vector<Key> machine_keys() {
   const auto sharding = choice<Sharding>({{"full", Sharding::full},
                                           {"optimizer", Sharding::optimizer},
                                           {"none", Sharding::none},
+                                          {"hybrid", Sharding::hybrid},
                                           {"auto", Sharding::full}});
+  const auto reductions =
+      choice<Precision>({{"float32", Precision::float32}, {"bfloat16", Precision::bfloat16}});
   return {
       key("device", &O::device, devices, "where to compute; auto: a GPU if there is one"),
       key("dtype", &O::dtype, precisions,
@@ -175,9 +178,14 @@ std::vector<Key> machine_keys() {
           "what the backward computes again to need less memory: norms (pointwise), whole layers; auto: what "
           "fits a GPU"),
       key("sharding", &O::sharding, sharding,
-          "what processes divide: weights, gradients and the optimiser (full), the optimiser alone, nothing"),
+          "what processes divide: weights, gradients and the optimiser (full), the same inside each host "
+          "(hybrid), the optimiser alone, nothing"),
+      key("sharding_group_size", &O::sharding_group_size, integer(0, 1 << 20),
+          "processes that share one copy when sharding=hybrid; 0: those of a host"),
+      key("gradient_reduction_dtype", &O::gradient_reduction_dtype, reductions,
+          "of gradients while processes add them; bfloat16 halves what travels"),
       key("deterministic", &O::deterministic, boolean(),
-          "the same bits from any number of processes; sequences one at a time, on the CPU"),
+          "the same bits from any number of processes; sequences one at a time"),
       key("communicator", &O::communicator, connectors,
           "what connects processes; auto: NCCL on GPUs, on the CPU MPI under mpirun, else TCP"),
       key("ddp_timeout", &O::ddp_timeout, integer(1, 1 << 24),

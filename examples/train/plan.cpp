@@ -13,6 +13,7 @@ namespace {
 /// What an H100 of 80 GB has left when CUDA and NCCL have taken theirs.
 constexpr std::size_t usual_room = std::size_t{775} * (1 << 30) / 10;
 
+constexpr Index usual_host = 8;  ///< ranks of a host, for the hybrid sharding of a plan
 constexpr Keep keeps[] = {Keep::everything, Keep::products, Keep::layer_inputs};
 
 void say(const std::string& line) { print_quietly(stdout, line + "\n"); }
@@ -25,11 +26,15 @@ class Planner {
         config_(start_of(options).config),
         on_gpu_(options_.device == Device::cuda),
         world_(static_cast<int>(*options_.plan_world)) {
-    request_ = {
-        .division = {.world = world_, .sharding = options_.sharding, .deterministic = options_.deterministic},
-        .compute = placement_of(options_).compute,
-        .trainer = trainer_of(options_, batch_plan(options_, world_)),
-        .evaluation_rows = evaluation_rows(options_)};
+    const auto host_ranks = options_.sharding_group_size > 0 ? options_.sharding_group_size : usual_host;
+    request_ = {.division = {.world = world_,
+                             .sharding = options_.sharding,
+                             .deterministic = options_.deterministic,
+                             .host_ranks = static_cast<int>(host_ranks),
+                             .rounds_gradients = options_.gradient_reduction_dtype == Precision::bfloat16},
+                .compute = placement_of(options_).compute,
+                .trainer = trainer_of(options_, batch_plan(options_, world_)),
+                .evaluation_rows = evaluation_rows(options_)};
   }
 
   MemoryPlan plan(int world, Keep keep) const {

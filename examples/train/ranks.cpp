@@ -156,8 +156,14 @@ bool RunRanks::restarted() const {
 
 Placement RunRanks::placement(const TrainingOptions& options) {
   Placement at = placement_of(options);
-  at.ranks = {.group = nullptr, .sharding = options.sharding, .deterministic = options.deterministic};
+  at.ranks = {.group = nullptr,
+              .sharding = options.sharding,
+              .deterministic = options.deterministic,
+              .host_ranks = static_cast<int>(options.sharding_group_size),
+              .rounds_gradients = options.gradient_reduction_dtype == Precision::bfloat16};
   if (!together()) return at;
+  if (options.sharding == Sharding::hybrid && options.sharding_group_size == 0)
+    at.ranks.host_ranks = ranks_of_a_host(connected_->rendezvous.roster());
   const Launch& launch = connected_->rendezvous.launch();
   if (!at.gpu) {
     if (at.threads == 0) at.threads = threads_of_rank(launch);

@@ -64,7 +64,8 @@ TrainerOptions trainer_of(const TrainingOptions& t, const BatchPlan& batches) {
                     .epsilon = t.adam_epsilon,
                     .weight_decay = t.weight_decay},
           .max_grad_norm = t.max_grad_norm,
-          .trainable = Trainable(patterns)};
+          .trainable = Trainable(patterns),
+          .global_sequences = batches.global};
 }
 
 Index evaluation_rows(const TrainingOptions& t) {

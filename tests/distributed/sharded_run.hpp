@@ -38,6 +38,16 @@ struct SharedRun {
   Sharding sharding = Sharding::full;
   bool deterministic = false;
   std::string trainable = {};
+  int host_ranks = 1;
+  bool rounds_gradients = false;
+
+  Ranks ranks(distributed::Group* group) const {
+    return {.group = group,
+            .sharding = sharding,
+            .deterministic = deterministic,
+            .host_ranks = host_ranks,
+            .rounds_gradients = rounds_gradients};
+  }
 };
 
 /// What it gives: losses and norms of the steps, whole gradients of the last one, whole weights and moments.
@@ -74,8 +84,7 @@ inline std::vector<Batch> micro_batches(const SharedRun& run, Index step, int ra
 template <class Model>
 Model shared_model(const SharedRun& run, distributed::Group* group) {
   using T = ScalarOf<Model>;
-  Model model(run.shape, Uninitialised{}, Cpu<T>(CpuOptions{.threads = 1}),
-              {.group = group, .sharding = run.sharding, .deterministic = run.deterministic});
+  Model model(run.shape, Uninitialised{}, Cpu<T>(CpuOptions{.threads = 1}), run.ranks(group));
   model.store().each([&](const Owned<T>& p) {
     std::vector<T> values(static_cast<std::size_t>(p.weight.count()));
     const std::uint64_t stream = stream_of(p.name);

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <parscale/distributed/launch.hpp>
+#include <parscale/distributed/roster.hpp>
 
 #include "support/thrown.hpp"
 
@@ -106,4 +107,17 @@ TEST_CASE("Contradictions are named", "[distributed]") {
   says(with(torchrun, {{"MASTER_PORT", "65535"}}), "MASTER_PORT is 65535");
   says(with(openmpi, {{"RANK", "0"}, {"WORLD_SIZE", "1"}}), "mpirun says rank 2 of 4");
   says({{"RANK", "1"}, {"WORLD_SIZE", "4"}, {"LOCAL_RANK", "0"}}, "LOCAL_WORLD_SIZE is not");
+}
+
+TEST_CASE("Hosts of equally many consecutive ranks are told from others", "[distributed]") {
+  const auto roster = [](const std::vector<std::string>& hosts, int each) {
+    Roster all;
+    for (const std::string& host : hosts)
+      all.push_back({.rank = static_cast<int>(all.size()), .local_world = each, .host = host});
+    return all;
+  };
+  CHECK(ranks_of_a_host(roster({"a", "a", "b", "b"}, 2)) == 2);
+  CHECK(ranks_of_a_host(roster({"a", "b", "c"}, 1)) == 1);
+  CHECK_THROWS_AS(ranks_of_a_host(roster({"a", "b", "a", "b"}, 2)), ConfigurationError);
+  CHECK_THROWS_AS(ranks_of_a_host(roster({"a", "a", "b"}, 2)), ConfigurationError);
 }

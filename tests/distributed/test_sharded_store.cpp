@@ -89,8 +89,7 @@ std::vector<double> train_part(const SharedRun& run, int world, Index first, Ind
     state.step = last;
     io::save_checkpoint({.parent = to, .name = {.step = last}, .bytes = io::bytes_of(list)}, group,
                         [&](auto& writer) {
-                          io::write_training_state(writer, list, state,
-                                                   {rank_in(group), division.shares() ? division.world : 1});
+                          io::write_training_state(writer, list, state, {rank_in(group), division.owners()});
                         });
   });
   return losses;
@@ -114,6 +113,38 @@ TEST_CASE("The tree of sums does not know how its sequences are shared") {
                            ((values[4] + values[5]) + (values[6] + values[7]))) +
                           (((values[8] + values[9]) + (values[10] + values[11])) + values[12]);
   CHECK_ON_RANK(sum_in_tree(values) == expected);
+}
+
+TEST_CASE("The plan of a rank is what it allocates, however the model is shared") {
+  const Trainable trainable("embed,mlp,head,prefix");
+  const Counting::Room room{1, 5, Keep::everything, false};
+  const auto check = [&](const SharedRun& run, int world) {
+    std::atomic<std::size_t> most = 0, planned = 0;
+    on_ranks(world, [&](distributed::Group* group) {
+      Counting model(run.shape, 1, CountingCpu(), run.ranks(group));
+      Trainer<Counting> trainer(model, {.sequences = 1, .tokens = 5, .trainable = trainable});
+      trainer.step(micro_batches(run, 0, rank_in(group), size_of(group)), 1e-2);
+      Division division = model.store().division();
+      division.sequences = run.sequences;
+      const auto plan = memory_plan<Counting>(run.shape, room, trainable, division, model.backend());
+      planned = plan.total() - plan.lines.back().bytes;
+      for (std::size_t so_far = most, mine = model.backend().asked;
+           mine > so_far && !most.compare_exchange_weak(so_far, mine);) {
+      }
+    });
+    INFO("world " << world << ", sharding " << static_cast<int>(run.sharding) << ", tied " << run.shape.tied);
+    CHECK(most == planned);
+  };
+  for (const bool tied : {true, false})
+    for (const Sharding sharding : {Sharding::full, Sharding::optimizer, Sharding::none, Sharding::hybrid}) {
+      SharedRun run{.sharding = sharding, .host_ranks = 2};
+      run.shape.tied = tied;
+      for (const int world : {1, 2, 4}) check(run, world);
+      run.rounds_gradients = true;
+      check(run, 4);
+      run.deterministic = true;
+      check(run, 1), check(run, 4);
+    }
 }
 
 TEST_CASE("The plan of a rank is what it allocates, and more ranks need less") {
@@ -175,14 +206,16 @@ TEST_CASE("The deterministic mode refuses micro-batches of several sequences") {
 }
 
 TEST_CASE("A checkpoint of any number of ranks goes on with any other") {
-  for (const Sharding sharding : {Sharding::full, Sharding::optimizer, Sharding::none}) {
+  for (const Sharding sharding : {Sharding::full, Sharding::optimizer, Sharding::none, Sharding::hybrid}) {
     SharedRun run{.steps = 3, .sharding = sharding, .deterministic = true};
     const auto expected = train_part(run, 1, 0, 4, {}, {});
     for (const int saved : {1, 2, 3, 4, 8}) {
       Folder folder("reshard-" + std::to_string(saved));
+      run.host_ranks = saved % 2 == 0 ? 2 : 1;
       train_part(run, saved, 0, 2, {}, folder.path);
       for (const int loaded : {1, 2, 3, 4, 8}) {
         INFO("saved by " << saved << ", loaded by " << loaded << ", sharding " << static_cast<int>(sharding));
+        run.host_ranks = loaded % 4 == 0 ? 4 : loaded;
         const auto rest = train_part(run, loaded, 2, 4, folder.path, {});
         CHECK_ON_RANK(rest == std::vector(expected.begin() + 2, expected.end()));
       }

@@ -228,6 +228,7 @@ TEST_CASE("fsdp becomes sharding") {
         Sharding::optimizer);
   CHECK(from_words({"training.fsdp=True"}).training.sharding == Sharding::full);
   CHECK(from_words({"training.fsdp=no_shard"}).training.sharding == Sharding::none);
+  CHECK(from_words({"training.fsdp=hybrid_shard auto_wrap"}).training.sharding == Sharding::hybrid);
 }
 
 TEST_CASE("warmup_ratio becomes warmup_steps unless these were given") {

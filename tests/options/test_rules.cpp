@@ -90,6 +90,21 @@ TEST_CASE("Decay options of another schedule are warned about") {
   CHECK(contains(from_words({"training.min_lr_ratio=0.1"}).warnings, "min_lr_ratio has no effect"));
 }
 
+TEST_CASE("Sums that are rounded are not deterministic") {
+  const auto rounded = from_words({"training.gradient_reduction_dtype=bfloat16"});
+  CHECK(rounded.training.gradient_reduction_dtype == Precision::bfloat16);
+  CHECK(contains(
+      refusal_of_words({"training.gradient_reduction_dtype=bfloat16", "training.deterministic=true"}),
+      "contradict"));
+}
+
+TEST_CASE("A group size asks for hybrid sharding") {
+  const Options o = from_words({"training.sharding=hybrid", "training.sharding_group_size=4"});
+  CHECK((o.training.sharding == Sharding::hybrid && o.training.sharding_group_size == 4));
+  CHECK(o.warnings.empty());
+  CHECK(contains(from_words({"training.sharding_group_size=4"}).warnings, "no effect"));
+}
+
 TEST_CASE("A GPU and bfloat16 are refused where there are none") {
   CHECK(contains(refusal_of_words({"training.device=cuda"}), "without CUDA"));
   CHECK(contains(refusal_of_words({"training.dtype=bfloat16"}), "not possible on the CPU"));

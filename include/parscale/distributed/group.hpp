@@ -39,18 +39,24 @@ class Group {
   virtual Pending all_gather(const AllGather<BFloat16>& a) = 0;
   virtual Pending reduce_scatter(const ReduceScatter<float>& a) = 0;
   virtual Pending reduce_scatter(const ReduceScatter<double>& a) = 0;
+  virtual Pending reduce_scatter(const ReduceScatter<BFloat16>& a) = 0;
   virtual Pending all_reduce(const AllReduce<float>& a) = 0;
   virtual Pending all_reduce(const AllReduce<double>& a) = 0;
+  virtual Pending all_reduce(const AllReduce<BFloat16>& a) = 0;
   virtual Pending all_to_all(const AllToAll<float>& a) = 0;
   virtual Pending all_to_all(const AllToAll<double>& a) = 0;
   virtual std::vector<std::byte> share(std::span<const std::byte> mine) = 0;
+  /// The group of all ranks that name the same colour, in rank order; it must not outlive this one.
+  virtual std::unique_ptr<Group> split(int colour) = 0;
 };
 
-/// The group of all ranks of a communicator, which must outlive it.
+/// The group of all ranks of a communicator.
 template <Communicator C>
 class GroupOf final : public Group {
  public:
+  /// `on` must outlive it.
   explicit GroupOf(C& on) : on_(on) {}
+  explicit GroupOf(std::unique_ptr<C> own) : own_(std::move(own)), on_(*own_) {}
 
   int rank() const override { return on_.rank(); }
   int size() const override { return on_.size(); }
@@ -61,11 +67,14 @@ class GroupOf final : public Group {
   Pending all_gather(const AllGather<BFloat16>& a) override { return erased(on_.all_gather(a)); }
   Pending reduce_scatter(const ReduceScatter<float>& a) override { return erased(on_.reduce_scatter(a)); }
   Pending reduce_scatter(const ReduceScatter<double>& a) override { return erased(on_.reduce_scatter(a)); }
+  Pending reduce_scatter(const ReduceScatter<BFloat16>& a) override { return erased(on_.reduce_scatter(a)); }
   Pending all_reduce(const AllReduce<float>& a) override { return erased(on_.all_reduce(a)); }
   Pending all_reduce(const AllReduce<double>& a) override { return erased(on_.all_reduce(a)); }
+  Pending all_reduce(const AllReduce<BFloat16>& a) override { return erased(on_.all_reduce(a)); }
   Pending all_to_all(const AllToAll<float>& a) override { return erased(on_.all_to_all(a)); }
   Pending all_to_all(const AllToAll<double>& a) override { return erased(on_.all_to_all(a)); }
   std::vector<std::byte> share(std::span<const std::byte> mine) override { return on_.share(mine); }
+  std::unique_ptr<Group> split(int colour) override { return std::make_unique<GroupOf>(on_.split(colour)); }
 
  private:
   struct Work final : Pending::Work {
@@ -77,6 +86,7 @@ class GroupOf final : public Group {
     return Pending(std::make_unique<Work>(std::move(pending)));
   }
 
+  std::unique_ptr<C> own_;
   C& on_;
 };
 

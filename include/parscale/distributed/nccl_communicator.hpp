@@ -108,8 +108,12 @@ class NcclCommunicator {
   template <Number T>
   Pending reduce_scatter(const ReduceScatter<T>& a) {
     return start("reduce_scatter", a.what, [&](ncclComm_t comm, cudaStream_t stream) {
-      if (is_equal(a.parts, a.padded))
-        return ncclReduceScatter(a.whole, a.part, size(a.parts.stride()), type<T>(), ncclSum, comm, stream);
+      if (is_equal(a.parts, a.padded)) {
+        // Whoever owns nothing gets the sum of padding, in its place there.
+        T* const place = const_cast<T*>(a.whole) + rank_ * a.parts.stride();
+        T* const part = a.parts.count(rank_) > 0 ? a.part : place;
+        return ncclReduceScatter(a.whole, part, size(a.parts.stride()), type<T>(), ncclSum, comm, stream);
+      }
       return each_part(
           a.parts,
           [&](int r, const T* place, std::size_t count) {

@@ -51,6 +51,21 @@ inline std::string ranges(const std::vector<int>& ranks) {
   return text;
 }
 
+/// How many consecutive ranks each host has. Throws ConfigurationError when hosts differ, or share ranks out
+/// in another way.
+inline int ranks_of_a_host(const Roster& roster) {
+  const auto each = static_cast<std::size_t>(roster.front().local_world);
+  for (std::size_t r = 0; r < roster.size(); ++r)
+    if (const Member& first = roster[r - r % each]; roster.size() % each != 0 ||
+                                                    roster[r].host != first.host ||
+                                                    static_cast<std::size_t>(roster[r].local_world) != each)
+      throw ConfigurationError(
+          {.what = "training.sharding=hybrid needs the same number of consecutive ranks on each host",
+           .where = to_string(roster[r]),
+           .remedy = "let the launcher fill one host after the other, or set training.sharding_group_size"});
+  return static_cast<int>(each);
+}
+
 // As texts of a message, five a member.
 inline void append(std::vector<std::string>& texts, const Member& m) {
   for (const int number : {m.rank, m.local_rank, m.local_world, m.process})

@@ -26,6 +26,12 @@ class GatheredWeights {
   /// Owners have changed their parts: what was gathered is of the past.
   void outdate() { ++version_; }
 
+  /// Gathers a unit ahead of its use.
+  template <class Part, class Whole>
+  void prefetch(Index unit, const Part& part, const Whole& whole) {
+    if (group_ != nullptr) start(unit, part, whole);
+  }
+
   /// The whole unit is in its place when this returns. `part(unit)` is where this rank's part lies,
   /// `whole(unit)` where the unit goes. Throws PeerError.
   template <class Part, class Whole>

@@ -60,8 +60,9 @@ struct Part {
 template <class W, class S = W>
 struct Owned {
   std::string_view name;
-  Extent extent;     ///< of the whole parameter
-  Index offset = 0;  ///< where in the whole, seen flat, the parts begin
+  Extent extent;              ///< of the whole parameter
+  Index offset = 0;           ///< where in the whole, seen flat, the parts begin
+  bool first_needed = false;  ///< a step begins with it: see ShardedStore::first_is_new()
   Part<W> weight;
   Part<W> gradient, first, second;  ///< absent when the parameter is frozen
   Part<S> lent = {};                ///< the weight as blocks read it; absent when they read `weight` itself

@@ -4,8 +4,10 @@
 /// any number of ranks.
 #pragma once
 
+#include <utility>
 #include <vector>
 
+#include "../core/stretch.hpp"
 #include "../distributed/group.hpp"
 #include "reduced_gradients.hpp"
 
@@ -60,6 +62,16 @@ class SequenceTree {
   using Gradients = ReducedGradients<B>;
 
  public:
+  /// What the rank takes that takes most, when `sequences` are shared out evenly.
+  static std::size_t bytes(const UnitMap& gradients, Index sequences, int world) {
+    std::vector<Index> shares;
+    for (int rank = 0; rank < world; ++rank) shares.push_back(share_of(sequences, rank, world).count);
+    Index most = 0, first = 0;
+    for (const Index share : shares)
+      most = std::max(most, most_runs(std::exchange(first, first + share), share));
+    return static_cast<std::size_t>(most * gradients.whole_size() + arriving(gradients, shares)) * sizeof(W);
+  }
+
   /// `shares`: how many sequences each rank has, in rank order.
   void begin(const std::vector<Index>& shares, int rank) {
     shares_ = shares;
@@ -88,8 +100,13 @@ class SequenceTree {
       });
       on.copy_wide(view(runs_.front().sum, all.count()), all);
     }
-    if (group != nullptr)
+    if (group != nullptr) {
+      if (const Index room = arriving(gradients.map(), shares_); room > arriving_) {
+        arrived_ = on.allocate(static_cast<std::size_t>(room) * sizeof(W));
+        arriving_ = room;
+      }
       for (Index unit = 0; unit < gradients.map().units(); ++unit) exchange(*group, gradients, unit, on);
+    }
     for (auto& run : runs_) free_.push_back(std::move(run.sum));
     runs_.clear();
   }
@@ -106,11 +123,33 @@ class SequenceTree {
     return buffer;
   }
 
+  /// How many sums a rank holds at most on its way through sequences [first, first + count).
+  static Index most_runs(Index first, Index count) {
+    std::size_t most = 0;
+    std::vector<Run<int>> runs;
+    for (Index i = 0; i < count; ++i) {
+      most = std::max(most, runs.size() + 1);
+      append_run(runs, {first + i, 1, 0}, [](int, int) {});
+    }
+    return static_cast<Index>(most);
+  }
+  /// Elements that arrive at a rank at once: all ranks' runs of its part of the largest unit.
+  static Index arriving(const UnitMap& gradients, const std::vector<Index>& shares) {
+    if (shares.size() < 2) return 0;
+    std::size_t runs = 0;
+    for (const auto& of_rank : runs_of_ranks(shares)) runs += of_rank.size();
+    Index largest = 0;
+    for (Index unit = 0; unit < gradients.units(); ++unit)
+      largest = std::max(largest, gradients.parts(unit).total());
+    return static_cast<Index>(runs) *
+           distributed::Partition::even(largest, static_cast<int>(shares.size())).largest();
+  }
+
   /// The runs that each rank holds after its last sequence.
-  std::vector<std::vector<Run<W*>>> runs_of_ranks() const {
+  static std::vector<std::vector<Run<W*>>> runs_of_ranks(const std::vector<Index>& shares) {
     std::vector<std::vector<Run<W*>>> all;
     Index first = 0;
-    for (const Index share : shares_) {
+    for (const Index share : shares) {
       auto& runs = all.emplace_back();
       for (Index i = 0; i < share; ++i) append_run(runs, {first++, 1, nullptr}, [](W*&, W*&) {});
     }
@@ -123,14 +162,10 @@ class SequenceTree {
     if (count == 0) return;
     const auto parts = distributed::Partition::even(count, group.size());
     const Index own = parts.count(rank_);
-    auto ranks = runs_of_ranks();
-    std::size_t most = 0, total = 0;
-    for (const auto& runs : ranks) {
-      most = std::max(most, runs.size());
-      total += runs.size();
-    }
-    Buffer arrived = on.allocate(total * static_cast<std::size_t>(std::max(own, Index{1})) * sizeof(W));
-    W* next = reinterpret_cast<W*>(arrived.data());
+    auto ranks = runs_of_ranks(shares_);
+    std::size_t most = 0;
+    for (const auto& runs : ranks) most = std::max(most, runs.size());
+    W* next = reinterpret_cast<W*>(arrived_.data());
     for (std::size_t k = 0; k < most; ++k) {
       receive(group, gradients, unit, k, parts, ranks, next);
       for (auto& runs : ranks)
@@ -178,6 +213,8 @@ class SequenceTree {
   Index next_ = 0;
   std::vector<Run<Buffer>> runs_;
   std::vector<Buffer> free_;
+  Buffer arrived_{};
+  Index arriving_ = 0;
 };
 
 }  // namespace parscale

@@ -26,6 +26,7 @@ class ShardedStore {
 
   ShardedStore(const Shape& shape, B& on, const Ranks& ranks = {})
       : ranks_(ranks),
+        circles_(ranks),
         division_(ranks.division()),
         extents_(ModelWeights<arch, B>::extents(shape)),
         trained_(Layout::chosen(extents_, [](std::string_view) { return false; })),
@@ -33,7 +34,7 @@ class ShardedStore {
         whole_(on.allocate(bytes<S>(map_.whole_size()))),
         masters_(on.allocate(bytes<W>(Layout::keeps_masters(division_) ? map_.own_size() : 0))),
         rounded_(on.allocate(bytes<S>(Layout::keeps_rounded(division_) ? map_.own_size() : 0))),
-        gathered_(division_.shares() ? ranks.group : nullptr, map_) {}
+        gathered_(circles_.owners(), map_) {}
 
   const Ranks& ranks() const { return ranks_; }
   const Division& division() const { return division_; }
@@ -49,7 +50,8 @@ class ShardedStore {
       throw ConfigurationError({.what = "training.deterministic needs a backend that can add"});
     trained_ = Layout::chosen(extents_, trainable);
     const UnitMap map = Layout::gradients(extents_, trained_, map_, division_, ranks_.rank());
-    gradients_ = ReducedGradients<B>(ranks_.group, map, Layout::reduction(division_), on);
+    UnitSums<B> sums(circles_, Layout::sums(extents_, map, division_), division_, on);
+    gradients_ = ReducedGradients<B>(map, reduction_of(division_), std::move(sums), on);
     for (auto* buffer : {&first_, &second_}) {
       *buffer = on.allocate(bytes<W>(map.own_size()));
       if (map.own_size() > 0) on.fill_zero({data<W>(*buffer), {map.own_size()}});
@@ -80,11 +82,11 @@ class ShardedStore {
   }
   bool accumulates() const { return gradients_.accumulates(); }
   void finish(B& on) {
-    gradients_.finish();
+    gradients_.finish(on);
     if (!division_.deterministic) return;
     if constexpr (AddsWide<B>) {
       if (own_pass_) tree_.take(gradients_, on);
-      if (last_pass_) tree_.finish(division_.together() ? ranks_.group : nullptr, gradients_, on);
+      if (last_pass_) tree_.finish(circles_.all(), gradients_, on);
     }
   }
 
@@ -92,10 +94,10 @@ class ShardedStore {
     if (division_.deterministic) return sum_in_tree(all_losses(own));
     double sum = 0;
     for (const double loss : own) sum += loss;
-    return division_.together() ? sum_over_ranks(sum) : sum;
+    return division_.together() ? sum_over(*circles_.all(), sum) : sum;
   }
   double total_squares(double own) {
-    return division_.shares() && !division_.deterministic ? sum_over_ranks(own) : own;
+    return division_.shares() && !division_.deterministic ? sum_over(*circles_.owners(), own) : own;
   }
 
   /// Calls f(Owned) for every parameter, in the model's order. Where this rank owns nothing, parts have no
@@ -106,6 +108,13 @@ class ShardedStore {
     Layout::walk(extents_, trained_,
                  [&](std::string_view name, const Extent& extent, const Extent& kept, Index unit, Index place,
                      Index slot) { f(owned(name, extent, kept, unit, place, slot)); });
+  }
+
+  /// What a step begins with has been updated, after each() has shown everything: it is on its way to the
+  /// other ranks while the rest is updated.
+  void first_is_new() {
+    gathered_.prefetch(
+        0, [this](Index u) { return part(u); }, [this](Index u) { return whole(u); });
   }
 
   /// Calls f(name, gradient) for the gradients whose squares total_squares() completes.
@@ -130,10 +139,10 @@ class ShardedStore {
     const In<W> part{own.data + (mine.first - offset), {mine.count}};
     if (!division_.shares()) return on.to_host(part, out.data());
     Buffer whole = on.allocate(bytes<W>(count));
-    ranks_.group
+    circles_.owners()
         ->all_gather(distributed::AllGather<W>{.part = part.data,
                                                .whole = data<W>(whole),
-                                               .parts = distributed::Partition(of_ranks(mine.count)),
+                                               .parts = distributed::Partition(of_owners(mine.count)),
                                                .what = "a parameter"})
         .wait();
     on.to_host(View<W>{data<W>(whole), {count}}, out.data());
@@ -180,12 +189,13 @@ class ShardedStore {
   struct GiveBack {
     ReducedGradients<B>* gradients;
     Index unit;
-    void operator()() const noexcept { gradients->close(unit); }
+    B* on;
+    void operator()() const noexcept { gradients->close(unit, *on); }
   };
   template <template <class> class Group>
   auto lend_gradients(const Group<Extent>& extents, Index unit, B& on) {
     gradients_.open(unit, on);
-    return Lent<Group<View<W>>, GiveBack>(bind(extents, gradients_.whole(unit)), {&gradients_, unit});
+    return Lent<Group<View<W>>, GiveBack>(bind(extents, gradients_.whole(unit)), {&gradients_, unit, &on});
   }
 
   OwnedBy<B> owned(std::string_view name, const Extent& extent, const Extent& kept, Index unit, Index place,
@@ -196,6 +206,7 @@ class ShardedStore {
     OwnedBy<B> p{.name = name,
                  .extent = extent,
                  .offset = mine.first - place,
+                 .first_needed = unit == 0,
                  .weight = {master(unit) + in_part, mine.count},
                  .gradient = {},
                  .first = {},
@@ -213,7 +224,7 @@ class ShardedStore {
 
   StepWork agree(Index micro_batches, Index counted) {
     const double mine[] = {static_cast<double>(micro_batches), static_cast<double>(counted)};
-    const auto all = distributed::gather_values(*ranks_.group, std::span(mine));
+    const auto all = distributed::gather_values(*circles_.all(), std::span(mine));
     StepWork work;
     shares_.clear();
     for (std::size_t i = 0; i < all.size(); i += 2) {
@@ -224,13 +235,13 @@ class ShardedStore {
     if constexpr (AddsWide<B>) tree_.begin(shares_, ranks_.rank());
     return work;
   }
-  double sum_over_ranks(double own) {
-    distributed::sum_values(*ranks_.group, std::span(&own, 1));
+  static double sum_over(distributed::Group& ranks, double own) {
+    distributed::sum_values(ranks, std::span(&own, 1));
     return own;
   }
-  std::vector<Index> of_ranks(Index own) {
+  std::vector<Index> of_owners(Index own) {
     const double mine = static_cast<double>(own);
-    const auto all = distributed::gather_values(*ranks_.group, std::span(&mine, 1));
+    const auto all = distributed::gather_values(*circles_.owners(), std::span(&mine, 1));
     return {all.begin(), all.end()};
   }
   /// Of all sequences of the global batch, in their order.
@@ -238,7 +249,7 @@ class ShardedStore {
     if (!division_.together()) return {own.begin(), own.end()};
     std::vector<double> mine(own.begin(), own.end()), all;
     mine.resize(at(*std::max_element(shares_.begin(), shares_.end())));
-    const auto padded = distributed::gather_values(*ranks_.group, std::span<const double>(mine));
+    const auto padded = distributed::gather_values(*circles_.all(), std::span<const double>(mine));
     for (std::size_t rank = 0; rank < shares_.size(); ++rank)
       all.insert(all.end(), padded.begin() + static_cast<std::ptrdiff_t>(rank * mine.size()),
                  padded.begin() + static_cast<std::ptrdiff_t>(rank * mine.size()) + shares_[rank]);
@@ -246,6 +257,7 @@ class ShardedStore {
   }
 
   Ranks ranks_;
+  Circles circles_;
   Division division_;
   Extents extents_, trained_;
   UnitMap map_;

@@ -9,6 +9,7 @@
 #include "../block/model_weights.hpp"
 #include "ranks.hpp"
 #include "reduced_gradients.hpp"
+#include "sequence_tree.hpp"
 
 namespace parscale {
 
@@ -18,6 +19,7 @@ struct StoreBytes {
   std::size_t gathered = 0;  ///< whole units around their use
   std::size_t gradients = 0;
   std::size_t moments = 0;
+  std::size_t sums = 0;  ///< of single sequences, in the deterministic mode
 };
 
 template <Architecture arch, class B>
@@ -65,9 +67,10 @@ struct SharedLayout {
   static UnitMap weights(const Extents& extents, const Division& d, int rank) {
     std::vector<distributed::Partition> parts;
     for (const Index size : unit_sizes(extents))
-      parts.push_back(d.shares() ? distributed::Partition::even(size, d.world, alignment)
+      parts.push_back(d.shares() ? distributed::Partition::even(size, d.owners(), alignment)
                                  : distributed::Partition::even(size, 1));
-    return {std::move(parts), d.shares() ? rank : 0, places(d.gathers_layers())};
+    return {std::move(parts), rank % d.owners(),
+            d.gathers_layers() ? UnitMap::Places::layers_in_turn : UnitMap::Places::each_its_own};
   }
 
   /// Trained elements belong to whoever owns the weights.
@@ -81,22 +84,13 @@ struct SharedLayout {
     std::vector<distributed::Partition> parts;
     for (std::size_t unit = 0; unit < kept.size(); ++unit)
       parts.push_back(shared_like(weights.parts(static_cast<Index>(unit)), kept[unit]));
-    return {std::move(parts), d.shares() ? rank : 0, places(reduction(d) == Reduction::every_pass)};
+    return {std::move(parts), rank % d.owners(),
+            reduction_of(d) == Reduction::every_pass ? turns(extents) : UnitMap::Places::each_its_own};
   }
-
-  static Reduction reduction(const Division& d) {
-    if (d.deterministic) return Reduction::afterwards;
-    if (!d.together()) return Reduction::nothing;
-    switch (d.sharding) {
-      case Sharding::full:
-        return Reduction::every_pass;
-      case Sharding::optimizer:
-        return Reduction::last_pass;
-      default:
-        return Reduction::replicate;
-    }
+  /// Where sums of these gradients run: rounded ones take turns in memory of their own.
+  static UnitMap sums(const Extents& extents, const UnitMap& gradients, const Division& d) {
+    return UnitSums<B>::rounds(d) ? gradients.placed(turns(extents)) : gradients;
   }
-
   /// Master weights apart from what blocks read: in another type, or of parts only.
   static bool keeps_masters(const Division& d) { return !one_type || d.gathers_layers(); }
   /// What is gathered apart from both.
@@ -105,7 +99,7 @@ struct SharedLayout {
   /// What the rank takes that owns most; without training before `trainable` is given.
   static StoreBytes bytes(const Extents& extents, const Accepts& trainable, const Division& d) {
     const UnitMap map = weights(extents, d, 0);
-    const UnitMap slopes = gradients(extents, chosen(extents, trainable), map, d, 0);
+    const UnitMap slopes = largest_gradients(extents, chosen(extents, trainable), map, d);
     const auto size = [](Index n, std::size_t each) { return static_cast<std::size_t>(n) * each; };
     const std::size_t whole = size(map.whole_size(), sizeof(S));
     StoreBytes total;
@@ -113,20 +107,33 @@ struct SharedLayout {
                     (keeps_rounded(d) ? size(map.own_size(), sizeof(S)) : 0);
     (d.gathers_layers() ? total.gathered : total.weights) += whole;
     total.gradients = size(slopes.whole_size(), sizeof(W)) +
-                      (reduction(d) == Reduction::every_pass ? size(slopes.own_size(), sizeof(W)) : 0);
+                      (reduction_of(d) == Reduction::every_pass ? size(slopes.own_size(), sizeof(W)) : 0) +
+                      UnitSums<B>::bytes(sums(extents, slopes, d), d);
     total.moments = 2 * size(slopes.own_size(), sizeof(W));
+    if (d.deterministic) total.sums = SequenceTree<B>::bytes(slopes, d.sequences, d.world);
     return total;
   }
 
  private:
+  /// Of the rank that owns most of what is trained.
+  static UnitMap largest_gradients(const Extents& extents, const Extents& trained, const UnitMap& weights,
+                                   const Division& d) {
+    UnitMap most = gradients(extents, trained, weights, d, 0);
+    for (int rank = 1; rank < d.owners(); ++rank)
+      if (UnitMap its = most.seen_by(rank); its.own_size() > most.own_size()) most = std::move(its);
+    return most;
+  }
   static std::vector<Index> unit_sizes(const Extents& extents) {
     std::vector<Index> sizes{parscale::count(extents.embedding)};
     for (const auto& layer : extents.layers) sizes.push_back(parscale::count(layer));
     sizes.push_back(parscale::count(extents.top));
     return sizes;
   }
-  static UnitMap::Places places(bool in_turn) {
-    return in_turn ? UnitMap::Places::layers_in_turn : UnitMap::Places::each_its_own;
+  /// A tied head's gradients are the embedding's, which are then in use from the head's to the end; another
+  /// head's are complete before the embedding's begin.
+  static UnitMap::Places turns(const Extents& extents) {
+    const bool tied = extents.top.lm_head.count() == 0;
+    return tied ? UnitMap::Places::layers_in_turn : UnitMap::Places::ends_in_turn;
   }
 };
 

@@ -15,6 +15,7 @@ enum class Sharding {
   none,       ///< nothing: every rank has all, gradients are summed
   optimizer,  ///< moments and master weights; every rank has all weights that blocks read and all gradients
   full,       ///< everything; whole layers exist only around the moment of their use
+  hybrid,     ///< everything among the ranks of a host; every host has a copy
 };
 
 /// How the elements that are chosen out of a range are shared when the whole range is shared as `parts`:
@@ -34,12 +35,13 @@ inline distributed::Partition shared_like(const distributed::Partition& parts,
 
 class UnitMap {
  public:
-  /// Whole units lie one after the other, or layers take turns in two places between embedding and top.
-  enum class Places { each_its_own, layers_in_turn };
+  /// Whole units lie one after the other, or layers take turns in two places between embedding and top; the
+  /// last two may take turns in one.
+  enum class Places { each_its_own, layers_in_turn, ends_in_turn };
 
   UnitMap() = default;
   UnitMap(std::vector<distributed::Partition> parts, int rank, Places places)
-      : parts_(std::move(parts)), rank_(rank) {
+      : parts_(std::move(parts)), rank_(rank), placing_(places) {
     for (const auto& unit : parts_) {
       own_.push_back(own_size_);
       own_size_ += unit.stride() > 0 ? unit.stride() : unit.count(rank);
@@ -47,8 +49,13 @@ class UnitMap {
     if (places == Places::each_its_own)
       place_each();
     else
-      place_in_turn();
+      place_in_turn(places == Places::ends_in_turn);
   }
+
+  /// The same parts in other places.
+  UnitMap placed(Places places) const { return {parts_, rank_, places}; }
+  /// The same for another rank.
+  UnitMap seen_by(int rank) const { return {parts_, rank, placing_}; }
 
   Index units() const { return static_cast<Index>(parts_.size()); }
   const distributed::Partition& parts(Index unit) const { return parts_[at(unit)]; }
@@ -79,18 +86,21 @@ class UnitMap {
       add_room(parts(unit).padded());
     }
   }
-  // Rooms: 0 the embedding, 1 and 2 the layers, 3 the top.
-  void place_in_turn() {
-    const Index last = units() - 1;
+  // Rooms: 0 the embedding, 1 and 2 the layers, 3 or 0 the top.
+  void place_in_turn(bool ends_too) {
+    const Index last = units() - 1, top = parts(last).padded();
     Index largest = 0;
     for (Index unit = 1; unit < last; ++unit) largest = std::max(largest, parts(unit).padded());
-    for (const Index size : {parts(0).padded(), largest, largest, parts(last).padded()}) add_room(size);
+    add_room(ends_too ? std::max(parts(0).padded(), top) : parts(0).padded());
+    for (int i = 0; i < 2; ++i) add_room(largest);
+    if (!ends_too) add_room(top);
     for (Index unit = 0; unit <= last; ++unit)
-      rooms_.push_back(unit == 0 ? 0 : unit == last ? 3 : 1 + (unit - 1) % 2);
+      rooms_.push_back(unit == 0 ? 0 : unit < last ? 1 + (unit - 1) % 2 : ends_too ? 0 : 3);
   }
 
   std::vector<distributed::Partition> parts_;
   int rank_ = 0;
+  Places placing_ = Places::each_its_own;
   std::vector<Index> own_, rooms_, places_;
   Index own_size_ = 0, whole_size_ = 0;
 };

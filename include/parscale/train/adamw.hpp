@@ -16,22 +16,31 @@ struct AdamW {
   template <class Store, class B>
   void update(Store& store, double learning_rate, Index step, double scale, B& on) const {
     std::vector<op::AdamW<Scalar<B>, Wide<B>>> updates;
+    std::size_t first = 0;
     store.each([&](const OwnedBy<B>& p) {
-      if (!p.gradient) return;
-      updates.push_back({.weight = p.weight.flat(),
-                         .gradient = p.gradient.flat(),
-                         .first = p.first.flat(),
-                         .second = p.second.flat(),
-                         .lent = p.lent.flat(),
-                         .learning_rate = learning_rate,
-                         .beta1 = beta1,
-                         .beta2 = beta2,
-                         .epsilon = epsilon,
-                         .weight_decay = decays(p.name) ? weight_decay : 0.0,
-                         .gradient_scale = scale,
-                         .step = step});
+      if (p.gradient)
+        updates.push_back({.weight = p.weight.flat(),
+                           .gradient = p.gradient.flat(),
+                           .first = p.first.flat(),
+                           .second = p.second.flat(),
+                           .lent = p.lent.flat(),
+                           .learning_rate = learning_rate,
+                           .beta1 = beta1,
+                           .beta2 = beta2,
+                           .epsilon = epsilon,
+                           .weight_decay = decays(p.name) ? weight_decay : 0.0,
+                           .gradient_scale = scale,
+                           .step = step});
+      if (p.first_needed) first = updates.size();
     });
-    on.adamw(std::span<const op::AdamW<Scalar<B>, Wide<B>>>(updates));
+    const std::span<const op::AdamW<Scalar<B>, Wide<B>>> all(updates);
+    if constexpr (requires { store.first_is_new(); }) {
+      if (first > 0) on.adamw(all.first(first));
+      store.first_is_new();
+    } else {
+      first = 0;
+    }
+    if (first < all.size()) on.adamw(all.subspan(first));
   }
 };
 

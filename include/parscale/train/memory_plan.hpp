@@ -65,6 +65,7 @@ MemoryPlan memory_plan(const Shape& shape, const typename Model::Room& room, con
                    {"activations", Model::Memory::bytes(shape, room)},
                    {"backend scratch", on.scratch_bytes(shape, layout, Model::architecture.head_dim)}}};
   if (store.gathered > 0) plan.lines.insert(plan.lines.begin() + 1, {"gathered weights", store.gathered});
+  if (store.sums > 0) plan.lines.insert(plan.lines.end() - 2, {"sums of sequences", store.sums});
   return plan;
 }
 

@@ -20,6 +20,7 @@ struct TrainerOptions {
   AdamW adamw = {};
   double max_grad_norm = 1.0;  ///< gradients are clipped to this global norm; 0: never
   Trainable trainable = {};
+  Index global_sequences = 0;  ///< rows of a step, over all processes; only plans ask
 };
 
 struct StepResult {

@@ -74,6 +74,8 @@ class Cpu {
   void copy_wide(In<T> in, Out<T> out) { copy(in, out); }
   void round(In<T> in, Out<T> out) { copy(in, out); }
   void add_wide(In<T> x, Out<T> sum);  // sum += x
+  void round_wide(In<T> in, Out<BFloat16> out);
+  void widen(In<BFloat16> in, Out<T> out, bool add);  // out = in, or out += in
   double sum_of_squares(In<T> x);
   void sums_of_squares(std::span<const In<T>> tensors, std::span<double> sums);
   void embed(const op::Embed<T>& a);
@@ -175,6 +177,18 @@ template <class T>
 void Cpu<T>::add_wide(In<T> x, Out<T> sum) {
   Operands("add_wide").vector("sum", sum, x.count());
   cpu::add(pool(), x.data, sum.data, x.count());
+}
+
+template <class T>
+void Cpu<T>::round_wide(In<T> in, Out<BFloat16> out) {
+  Operands("round_wide").vector("out", out, in.count());
+  cpu::round_wide(pool(), in.data, out.data, in.count());
+}
+
+template <class T>
+void Cpu<T>::widen(In<BFloat16> in, Out<T> out, bool add) {
+  Operands("widen").vector("out", out, in.count());
+  cpu::widen(pool(), in.data, out.data, in.count(), add);
 }
 
 template <class T>

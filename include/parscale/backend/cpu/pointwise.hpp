@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "../../core/bfloat16.hpp"
 #include "../backend.hpp"
 #include "threads.hpp"
 #include "vectors.hpp"
@@ -31,6 +32,21 @@ template <class T>
 void add(Threads& threads, const T* x, T* sum, Index count) {
   threads.run_chunks(count, 4 * pointwise_grain, [&](Index begin, Index end) {
     for (Index i = begin; i < end; ++i) sum[i] += x[i];
+  });
+}
+
+template <class T>
+void round_wide(Threads& threads, const T* in, BFloat16* out, Index count) {
+  threads.run_chunks(count, 4 * pointwise_grain, [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) out[i] = BFloat16(static_cast<float>(in[i]));
+  });
+}
+
+/// out = in, or out += in
+template <class T>
+void widen(Threads& threads, const BFloat16* in, T* out, Index count, bool add) {
+  threads.run_chunks(count, 4 * pointwise_grain, [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) out[i] = static_cast<T>(in[i]) + (add ? out[i] : T{});
   });
 }
 

@@ -69,6 +69,8 @@ class CudaBackend {
   }
   void round(In<float> in, Out<S> out);
   void add_wide(In<float> x, Out<float> sum);  // sum += x
+  void round_wide(In<float> in, Out<BFloat16> out);
+  void widen(In<BFloat16> in, Out<float> out, bool add);  // out = in, or out += in
   void sums_of_squares(std::span<const In<float>> tensors, std::span<double> sums);
   void embed(const op::Embed<S>& a);
   void embed_backward(const op::EmbedBackward<S, float>& a);

@@ -38,6 +38,18 @@ void CudaBackend<S>::add_wide(In<float> x, Out<float> sum) {
 }
 
 template <class S>
+void CudaBackend<S>::round_wide(In<float> in, Out<BFloat16> out) {
+  Operands("round_wide").vector("out", out, in.count());
+  cuda::round(launch(), in, out);
+}
+
+template <class S>
+void CudaBackend<S>::widen(In<BFloat16> in, Out<float> out, bool add) {
+  Operands("widen").vector("out", out, in.count());
+  cuda::widen(launch(), in, out, add);
+}
+
+template <class S>
 void CudaBackend<S>::sums_of_squares(std::span<const In<float>> tensors, std::span<double> sums) {
   cuda::sums_of_squares(launch(), tensors, sums);
 }

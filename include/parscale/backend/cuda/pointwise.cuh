@@ -33,6 +33,23 @@ void round(const Launch& on, In<float> in, Out<S> out) {
                                           : round_packs<1>(on, in, out);
 }
 
+template <int N>
+void widen_packs(const Launch& on, In<BFloat16> in, Out<float> out, bool add) {
+  each(on, "widen", in.count() / N, [=] __device__(Index i) {
+    auto x = load_floats<N>(in.data + i * N);
+    if (add) {
+      const auto earlier = load_floats<N>(out.data + i * N);
+      for (int j = 0; j < N; ++j) x[j] += earlier[j];
+    }
+    store_floats(x, out.data + i * N);
+  });
+}
+/// out = in, or out += in
+inline void widen(const Launch& on, In<BFloat16> in, Out<float> out, bool add) {
+  packs<BFloat16>(in.count(), in.data, out.data) ? widen_packs<pack_of<BFloat16>>(on, in, out, add)
+                                                 : widen_packs<1>(on, in, out, add);
+}
+
 /// sum += x
 inline void add(const Launch& on, In<float> x, Out<float> sum) {
   each(on, "add_wide", x.count(), [=] __device__(Index i) { sum.data[i] += x.data[i]; });
