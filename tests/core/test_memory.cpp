@@ -51,7 +51,9 @@ TEST_CASE("An arena without memory counts what the same code uses with memory") 
 }
 
 TEST_CASE("The peak is the sum of aligned pieces, with frames given back") {
-  const auto aligned = [](std::size_t bytes) { return (bytes + 63) / 64 * 64; };
+  const auto aligned = [](std::size_t bytes) {
+    return (bytes + Arena::alignment - 1) / Arena::alignment * Arena::alignment;
+  };
   CHECK(planned() == aligned(3 * 5 * 8) + aligned(7 * 4) + aligned(100 * 8) + aligned(20 * 8));
 }
 
@@ -76,13 +78,14 @@ TEST_CASE("Pieces are aligned and do not overlap") {
 TEST_CASE("A frame gives back its pieces, and the next piece takes their place") {
   std::vector<Block> memory(8);
   Arena arena(memory.data()->bytes, 8 * sizeof(Block));
+  constexpr parscale::Index whole = Arena::alignment / sizeof(double);
   const double* first = nullptr;
   {
     Arena::Frame frame(arena);
-    first = arena.take<double>({8}).data;
+    first = arena.take<double>({whole}).data;
   }
-  CHECK(arena.take<double>({8}).data == first);
-  CHECK(arena.take<double>({8}).data == first + 8);
+  CHECK(arena.take<double>({whole}).data == first);
+  CHECK(arena.take<double>({whole}).data == first + whole);
 }
 
 TEST_CASE("A piece of no elements takes no memory") {

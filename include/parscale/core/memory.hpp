@@ -11,7 +11,7 @@ namespace parscale {
 
 class Arena {
  public:
-  static constexpr std::size_t alignment = 64;
+  static constexpr std::size_t alignment = 256;  ///< rows of matrices do not straddle a GPU's cache lines
 
   /// Counts only: every view it hands out is absent.
   Arena() = default;
