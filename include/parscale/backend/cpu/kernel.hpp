@@ -65,9 +65,11 @@ struct Kernel {
   static constexpr At<const T> nothing{zeros, 0};
 
   /// c = base + a b for m rows and n <= cols columns. The rows of b must be readable up to cols. Every
-  /// element is summed up in the same order whatever m and n are.
+  /// element is summed up in the same order whatever m and n are. Not inline: a call costs nothing beside the
+  /// loop, but each copy of the loop takes long to compile.
   template <Left left>
-  static void run(Index m, Index n, Index inner, At<const T> a, At<const T> b, At<const T> base, At<T> c) {
+  [[gnu::noinline]] static void run(Index m, Index n, Index inner, At<const T> a, At<const T> b,
+                                    At<const T> base, At<T> c) {
     const auto down = [&](Index i) {
       a.data += left == Left::by_rows ? i * a.stride : i;
       base.data += i * base.stride;
@@ -115,9 +117,9 @@ struct Kernel {
 inline Index pieces(Index count, Index size) { return (count + size - 1) / size; }
 
 /// Copies the rows [begin * width, end * width) of `m` into panels [m.cols, width]; rows beyond the last are
-/// zeros.
+/// zeros. Not inline, as Kernel::run.
 template <Index width, class T>
-void pack_panels(const Strided<T>& m, T* panels, Index begin, Index end) {
+[[gnu::noinline]] void pack_panels(const Strided<T>& m, T* panels, Index begin, Index end) {
   const Index whole = std::min(end, m.rows / width), size = width * m.cols;
   if (m.row_step == 1) {  // along the memory: all panels of one column together
     for (Index k = 0; k < m.cols; ++k)
