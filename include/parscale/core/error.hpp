@@ -15,7 +15,8 @@ struct Explanation {
   std::string why = {};     ///< the values that broke the rule, or the system's own words
   std::string remedy = {};  ///< what to do about it
 
-  /// Not inline in every function that throws, where it would stand twice.
+  /// Not inline in every function that throws, where it would stand twice; `= default` would be.
+  // NOLINTNEXTLINE(modernize-use-equals-default)
   [[gnu::noinline, gnu::cold]] ~Explanation() {}
 };
 

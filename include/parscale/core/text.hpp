@@ -41,12 +41,12 @@ class TextPiece {
   }
 
   Kind kind_;
-  union {
+  union {  // NOLINTBEGIN(readability-identifier-naming): private, though a union says otherwise
     std::string_view text_;
     std::int64_t whole_;
     std::uint64_t natural_;
     double real_;
-  };
+  };  // NOLINTEND(readability-identifier-naming)
 };
 
 /// The pieces as one text.

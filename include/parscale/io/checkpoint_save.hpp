@@ -7,7 +7,6 @@
 #include <optional>
 #include <string>
 #include <system_error>
-#include <utility>
 
 #include "checkpoint_retention.hpp"
 #include "checkpoint_writer.hpp"
@@ -50,7 +49,7 @@ inline StorageError with_room(const Explanation& failure, const CheckpointReques
   e.why += (e.why.empty() ? "" : "; ") + readable_bytes(request.bytes) + " are needed";
   if (const auto space = space_of(request.parent))
     e.why += ", " + readable_bytes(space->available) + " are available";
-  return StorageError(std::move(e));
+  return StorageError(e);
 }
 
 /// Refuses before the disk is filled to the brim: other files (logs, metrics) still want to grow.

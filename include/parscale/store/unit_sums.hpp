@@ -61,7 +61,8 @@ class UnitSums {
         rounded_parts_(on.allocate(size<BFloat16>(rounds_ && twins_ != nullptr ? map_.own_size() : 0))),
         rooms_(at(map_.rooms())) {
     if (division.rounds_gradients && !RoundsWide<B>)
-      throw ConfigurationError({.what = "training.gradient_reduction_dtype=bfloat16 needs a backend that rounds"});
+      throw ConfigurationError(
+          {.what = "training.gradient_reduction_dtype=bfloat16 needs a backend that rounds"});
   }
 
   static bool rounds(const Division& d) {
