@@ -115,6 +115,15 @@ class TimedCuda : public Cuda {
     timed("gated MLP's activation, backward", 2 * bytes(a.gate_up, a.product),
           [&] { Base::gated_mlp_backward(a); });
   }
+  void gated_linear(const op::GatedLinear<S>& a) {
+    product(a.weight, " with activation", a.x.rows(), bytes(a.x, a.weight, a.gate_up, a.product),
+            [&] { Base::gated_linear(a); });
+  }
+  void gated_linear_backward(const op::GatedLinearBackward<S>& a) {
+    product(a.weight, ", input gradient with activation", a.d_out.rows(),
+            bytes(a.d_out, a.weight, a.gate_up, a.gate_up, a.product),
+            [&] { Base::gated_linear_backward(a); });
+  }
   void sum_replicas(const op::SumReplicas<S>& a) {
     timed("layer 0's sum over replicas", bytes(a.x), [&] { Base::sum_replicas(a); });
   }

@@ -102,6 +102,26 @@ TEST_CASE("The gated MLP's backward leaves its gradients and its product in plac
   CHECK(gradient_difference(forward, gate_up, d_gate_up) < gradient_tolerance);
 }
 
+TEST_CASE("A gated linear layer and its backward are the product and the activation, bit by bit") {
+  Cpu<float> on({.threads = 2});
+  const auto x = random_tensor<float>({9, 40}, 1), weight = random_tensor<float>({48, 40}, 2),
+             down = random_tensor<float>({40, 24}, 3);
+  Tensor<float> gate_up({9, 48}), product({9, 24}), same_gate_up = gate_up, same_product = product;
+  on.linear({.x = x.in(), .weight = weight.in(), .out = gate_up.out()});
+  on.gated_mlp({.gate_up = gate_up.in(), .product = product.out()});
+  on.gated_linear(
+      {.x = x.in(), .weight = weight.in(), .gate_up = same_gate_up.out(), .product = same_product.out()});
+  CHECK(same_gate_up.values == gate_up.values);
+  CHECK(same_product.values == product.values);
+  on.linear_input_gradient({.d_out = x.in(), .weight = down.in(), .d_x = product.out()});
+  on.gated_mlp_backward({.gate_up = gate_up.out(), .product = product.out()});
+  same_product = Tensor<float>({9, 24}, std::nanf(""));
+  on.gated_linear_backward(
+      {.d_out = x.in(), .weight = down.in(), .gate_up = same_gate_up.out(), .product = same_product.out()});
+  CHECK(same_gate_up.values == gate_up.values);
+  CHECK(same_product.values == product.values);
+}
+
 TEST_CASE("The sum of squares is exact to float64") {
   Cpu<float> on({.threads = 2});
   for (Index n : {0, 1, 63, 65, 1000, 100001}) {

@@ -31,6 +31,8 @@ void run(int head_dim, const op::Rotate<double>& a) {
 }
 void run(const op::GatedMlp<double>& a) { cpu().gated_mlp(a); }
 void run(const op::GatedMlpBackward<double>& a) { cpu().gated_mlp_backward(a); }
+void run(const op::GatedLinear<double>& a) { cpu().gated_linear(a); }
+void run(const op::GatedLinearBackward<double>& a) { cpu().gated_linear_backward(a); }
 void run(const op::Silu<double>& a) { cpu().silu(a); }
 void run(const op::SiluBackward<double>& a) { cpu().silu_backward(a); }
 void run(int replicas, const op::Merge<double, double>& a) {

@@ -15,6 +15,8 @@ void run(const op::LinearWeightGradient<double, double>& a);
 void run(int head_dim, const op::Rotate<double>& a);
 void run(const op::GatedMlp<double>& a);
 void run(const op::GatedMlpBackward<double>& a);
+void run(const op::GatedLinear<double>& a);
+void run(const op::GatedLinearBackward<double>& a);
 void run(const op::Silu<double>& a);
 void run(const op::SiluBackward<double>& a);
 void run(int replicas, const op::Merge<double, double>& a);

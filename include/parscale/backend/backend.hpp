@@ -209,6 +209,24 @@ struct GatedMlpBackward {
   Out<S> product;  ///< [M,I] in: its gradient; out: the product
 };
 
+/// gate_up = x weight^T, product = silu(gate) * up: a linear layer and the activation after it.
+template <class S>
+struct GatedLinear {
+  In<S> x;         ///< [M,H]
+  In<S> weight;    ///< [2*I,H], gate first
+  Out<S> gate_up;  ///< [M,2*I]
+  Out<S> product;  ///< [M,I]
+};
+/// GatedMlpBackward where the product went on as out = product weight^T, whose gradient is given: its own is
+/// d_out weight.
+template <class S>
+struct GatedLinearBackward {
+  In<S> d_out;     ///< [M,H]
+  In<S> weight;    ///< [H,I]
+  Out<S> gate_up;  ///< [M,2*I] in: gate, up; out: their gradients
+  Out<S> product;  ///< [M,I] out: the product
+};
+
 template <class S>
 struct Silu {
   In<S> x;
@@ -311,6 +329,8 @@ concept Backend = requires(B& on, std::size_t bytes, In<Scalar<B>> in, Out<Scala
   {on.attend_replicas_backward(Int<64>{}, Int<4>{}, op::AttendReplicasBackward<Scalar<B>>{})};
   {on.gated_mlp(op::GatedMlp<Scalar<B>>{})};
   {on.gated_mlp_backward(op::GatedMlpBackward<Scalar<B>>{})};
+  {on.gated_linear(op::GatedLinear<Scalar<B>>{})};
+  {on.gated_linear_backward(op::GatedLinearBackward<Scalar<B>>{})};
   {on.silu(op::Silu<Scalar<B>>{})};
   {on.silu_backward(op::SiluBackward<Scalar<B>>{})};
   {on.merge(Int<4>{}, op::Merge<Scalar<B>, Wide<B>>{})};

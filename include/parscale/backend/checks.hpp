@@ -183,6 +183,22 @@ void check(const GatedMlpBackward<S>& a) {
   Operands("gated_mlp_backward").matrix("gate_up", a.gate_up, a.product.rows(), 2 * a.product.cols());
 }
 template <class S>
+void check(const GatedLinear<S>& a) {
+  const Index width = a.product.cols();
+  Operands("gated_linear")
+      .matrix("weight", a.weight, 2 * width, a.x.cols())
+      .matrix("gate_up", a.gate_up, a.x.rows(), 2 * width)
+      .matrix("product", a.product, a.x.rows(), width);
+}
+template <class S>
+void check(const GatedLinearBackward<S>& a) {
+  const Index width = a.product.cols();
+  Operands("gated_linear_backward")
+      .matrix("weight", a.weight, a.d_out.cols(), width)
+      .matrix("gate_up", a.gate_up, a.d_out.rows(), 2 * width)
+      .matrix("product", a.product, a.d_out.rows(), width);
+}
+template <class S>
 void check(const Silu<S>& a) {
   Operands("silu").vector("out", a.out, a.x.count());
 }

@@ -41,8 +41,8 @@ struct Mlp {
   static void forward(const Weights<In<S>>& w, Kept& kept, In<S> residual, Out<S> out, Context<B>& at) {
     Arena::Frame frame(at.scratch);
     View<S> product = take_scratch(at.scratch, at.shape, at.layout);
-    at.on.linear({.x = kept.x, .weight = joined(w.gate_proj, w.up_proj), .out = kept.gate_up});
-    at.on.gated_mlp({.gate_up = kept.gate_up, .product = product});
+    at.on.gated_linear(
+        {.x = kept.x, .weight = joined(w.gate_proj, w.up_proj), .gate_up = kept.gate_up, .product = product});
     at.on.linear({.x = product, .weight = w.down_proj, .add = residual, .out = out});
   }
 
@@ -54,8 +54,8 @@ struct Mlp {
                        Out<S> d_x, Context<B>& at) {
     Arena::Frame frame(at.scratch);
     View<S> product = take_scratch(at.scratch, at.shape, at.layout);
-    at.on.linear_input_gradient({.d_out = d_out, .weight = w.down_proj, .d_x = product});
-    at.on.gated_mlp_backward({.gate_up = kept.gate_up, .product = product});
+    at.on.gated_linear_backward(
+        {.d_out = d_out, .weight = w.down_proj, .gate_up = kept.gate_up, .product = product});
     if (d_w.down_proj)
       at.on.linear_weight_gradient(
           {.x = product, .d_out = d_out, .d_weight = d_w.down_proj, .accumulate = at.accumulate});

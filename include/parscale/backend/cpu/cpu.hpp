@@ -88,6 +88,8 @@ class Cpu {
   void linear_weight_gradient(const op::LinearWeightGradient<T, T>& a);
   void gated_mlp(const op::GatedMlp<T>& a);
   void gated_mlp_backward(const op::GatedMlpBackward<T>& a);
+  void gated_linear(const op::GatedLinear<T>& a);
+  void gated_linear_backward(const op::GatedLinearBackward<T>& a);
   void silu(const op::Silu<T>& a);
   void silu_backward(const op::SiluBackward<T>& a);
   double head_loss(const op::HeadLoss<T, T>& a);
@@ -261,6 +263,20 @@ template <class T>
 void Cpu<T>::gated_mlp_backward(const op::GatedMlpBackward<T>& a) {
   cpu::check(a);
   cpu::gated_mlp_backward(pool(), a);
+}
+
+template <class T>
+void Cpu<T>::gated_linear(const op::GatedLinear<T>& a) {
+  cpu::check(a);
+  linear({.x = a.x, .weight = a.weight, .out = a.gate_up});
+  gated_mlp({.gate_up = a.gate_up, .product = a.product});
+}
+
+template <class T>
+void Cpu<T>::gated_linear_backward(const op::GatedLinearBackward<T>& a) {
+  cpu::check(a);
+  linear_input_gradient({.d_out = a.d_out, .weight = a.weight, .d_x = a.product});
+  gated_mlp_backward({.gate_up = a.gate_up, .product = a.product});
 }
 
 template <class T>

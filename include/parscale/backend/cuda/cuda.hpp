@@ -82,6 +82,8 @@ class CudaBackend {
   void linear_weight_gradient(const op::LinearWeightGradient<S, float>& a);
   void gated_mlp(const op::GatedMlp<S>& a);
   void gated_mlp_backward(const op::GatedMlpBackward<S>& a);
+  void gated_linear(const op::GatedLinear<S>& a);
+  void gated_linear_backward(const op::GatedLinearBackward<S>& a);
   void silu(const op::Silu<S>& a);
   void silu_backward(const op::SiluBackward<S>& a);
   double head_loss(const op::HeadLoss<S, float>& a);

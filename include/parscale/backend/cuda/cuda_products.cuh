@@ -3,6 +3,7 @@
 
 #include "../checks.hpp"
 #include "cuda.hpp"
+#include "gated_linear.cuh"
 #include "head_loss.cuh"
 #include "linear.cuh"
 
@@ -24,6 +25,18 @@ template <class S>
 void CudaBackend<S>::linear_weight_gradient(const op::LinearWeightGradient<S, float>& a) {
   check(a);
   cuda::linear_weight_gradient(launch(), state_->products, a);
+}
+
+template <class S>
+void CudaBackend<S>::gated_linear(const op::GatedLinear<S>& a) {
+  check(a);
+  cuda::gated_linear(launch(), state_->products, a);
+}
+
+template <class S>
+void CudaBackend<S>::gated_linear_backward(const op::GatedLinearBackward<S>& a) {
+  check(a);
+  cuda::gated_linear_backward(launch(), state_->products, a);
 }
 
 template <class S>

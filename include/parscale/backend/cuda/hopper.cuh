@@ -114,6 +114,29 @@ struct RingPlace {
   }
 };
 
+// ---- clusters: blocks that run together and reach each other's shared memory
+
+/// The number of this block in its cluster.
+__device__ inline int cluster_rank() {
+  int rank = 0;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+/// All threads of all blocks of the cluster: none goes on, or ends, before every one has come.
+__device__ inline void sync_cluster() {
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+/// Where another block of the cluster has what this one has at `address` in shared memory.
+__device__ inline std::uint32_t address_in_block(std::uint32_t address, int rank) {
+  std::uint32_t there = 0;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+  return there;
+}
+/// Arrives at a barrier of any block of the cluster.
+__device__ inline void arrive_in_cluster(std::uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
 // ---- the copy engine
 
 /// How the copy engine sees a tensor of bfloat16 or float: fastest axis first, strides in bytes of all axes
@@ -183,6 +206,31 @@ __device__ inline void load_box(void* to, const CUtensorMap& map, Barrier& barri
       : "memory");
 }
 
+/// A policy of the L2 cache for what is moved once: it leaves first.
+__device__ inline std::uint64_t evict_first() {
+  std::uint64_t policy = 0;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+__device__ inline void load_box(void* to, const CUtensorMap& map, Barrier& barrier, int c0, int c1, int c2,
+                                std::uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+      "[%1, {%3, %4, %5}], [%2], %6;" ::"r"(shared_address(to)),
+      "l"(&map), "r"(barrier.address()), "r"(c0), "r"(c1), "r"(c2), "l"(policy)
+      : "memory");
+}
+/// load_box into the same place of every block of the cluster whose bit is set in `blocks`; each one's bytes
+/// count on its own barrier at the same place.
+__device__ inline void load_box_for(std::uint16_t blocks, void* to, const CUtensorMap& map, Barrier& barrier,
+                                    int c0, int c1, int c2) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+      "[%1, {%3, %4, %5}], [%2], %6;" ::"r"(shared_address(to)),
+      "l"(&map), "r"(barrier.address()), "r"(c0), "r"(c1), "r"(c2), "h"(blocks)
+      : "memory");
+}
+
 /// Writes a box out of shared memory; one thread, after fence_async_proxy() and a barrier of the writers.
 __device__ inline void store_box(const void* from, const CUtensorMap& map, int c0, int c1, int c2) {
   asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(&map),
@@ -193,6 +241,15 @@ __device__ inline void store_box(const void* from, const CUtensorMap& map, int c
   asm volatile(
       "cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%0, {%2, %3, %4, %5}], [%1];" ::"l"(&map),
       "r"(shared_address(from)), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
+      : "memory");
+}
+
+__device__ inline void store_box(const void* from, const CUtensorMap& map, int c0, int c1, int c2,
+                                 std::uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.global.shared::cta.bulk_group.L2::cache_hint [%0, {%2, %3, %4}], [%1], %5;" ::
+          "l"(&map),
+      "r"(shared_address(from)), "r"(c0), "r"(c1), "r"(c2), "l"(policy)
       : "memory");
 }
 

@@ -60,11 +60,11 @@ __device__ inline void load_turned_matrices(unsigned (&m)[4], unsigned row) {
                : "memory");
 }
 
-/// 2^x to 2 units in the last place; results under 2^-126 are 0.
-__device__ inline float power_of_two(float x) {
-  float power = 0;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
-  return power;
+/// The other way: four 8 x 8 matrices into shared memory.
+__device__ inline void store_matrices(unsigned row, unsigned m0, unsigned m1, unsigned m2, unsigned m3) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(row), "r"(m0), "r"(m1),
+               "r"(m2), "r"(m3)
+               : "memory");
 }
 
 }  // namespace parscale::cuda

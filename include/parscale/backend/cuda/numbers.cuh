@@ -24,6 +24,19 @@ __device__ inline void store(float value, BFloat16* to) {
   to->bits = __bfloat16_as_ushort(__float2bfloat16_rn(value));
 }
 
+/// 2^x to 2 units in the last place; results under 2^-126 are 0.
+__device__ inline float power_of_two(float x) {
+  float power = 0;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+}
+/// 1 / x to one unit in the last place; results under 2^-126 are 0.
+__device__ inline float reciprocal(float x) {
+  float result = 0;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
 /// Elements of S in 16 bytes, the widest access of a thread.
 template <class S>
 inline constexpr int pack_of = 16 / static_cast<int>(sizeof(S));

@@ -55,7 +55,9 @@ inline void add(const Launch& on, In<float> x, Out<float> sum) {
   each(on, "add_wide", x.count(), [=] __device__(Index i) { sum.data[i] += x.data[i]; });
 }
 
-__device__ inline float sigmoid(float x) { return __fdividef(1.0F, 1.0F + __expf(-x)); }
+__device__ inline float sigmoid(float x) { return reciprocal(1.0F + power_of_two(-1.4426950408889634F * x)); }
+
+__device__ inline float silu(float x) { return x * sigmoid(x); }
 
 /// d silu(x) / dx
 __device__ inline float silu_slope(float x, float sigmoid_of_x) {
@@ -71,7 +73,7 @@ void gated_mlp_packs(const Launch& on, const op::GatedMlp<S>& a) {
     Floats<N> gate = floats(gates);
     const Floats<N> up = floats(ups);
 #pragma unroll
-    for (int k = 0; k < N; ++k) gate[k] *= sigmoid(gate[k]) * up[k];
+    for (int k = 0; k < N; ++k) gate[k] = silu(gate[k]) * up[k];
     store_floats(gate, a.product.data + i * N);
   });
 }

@@ -42,7 +42,8 @@ __device__ inline void commit_products() { asm volatile("wgmma.commit_group.sync
 template <int Count>
 __device__ void pin(float (&registers)[Count]) {
 #pragma unroll
-  for (float& r : registers) asm volatile("" : "+f"(r)::"memory");
+  for (int i = 0; i < Count / 2; ++i)
+    asm volatile("" : "+f"(registers[2 * i]), "+f"(registers[2 * i + 1])::"memory");
 }
 /// At most `Left` groups are still running. `results` are those of the others, or what must not be touched
 /// before.
