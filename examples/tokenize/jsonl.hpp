@@ -22,7 +22,7 @@ void for_each_json_line(std::istream& in, std::ostream& out, F&& f) {
     } catch (const InputError& error) {
       Explanation e = error.explanation();
       e.where = "standard input, line " + std::to_string(number);
-      throw InputError(std::move(e));
+      throw InputError(e);
     }
     if (in.rdbuf()->in_avail() <= 0) out.flush();  // whoever talks to us line by line waits for the answer
   }

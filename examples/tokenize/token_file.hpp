@@ -28,7 +28,7 @@ inline void tokenize_file(const io::Tokenizer& tokenizer, const std::filesystem:
   } catch (const InputError& error) {
     Explanation e = error.explanation();
     e.where = path.string() + ", " + e.where;
-    throw InputError(std::move(e));
+    throw InputError(e);
   }
 }
 
