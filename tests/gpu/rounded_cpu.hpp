@@ -27,6 +27,14 @@ class RoundedCpu : public Cpu<float> {
   void linear_input_gradient(const op::LinearInputGradient<F>& a) {
     call([&] { Base::linear_input_gradient(a); }, a.d_x);
   }
+  void gated_linear(const op::GatedLinear<F>& a) {
+    linear({.x = a.x, .weight = a.weight, .out = a.gate_up});
+    gated_mlp({.gate_up = a.gate_up, .product = a.product});
+  }
+  void gated_linear_backward(const op::GatedLinearBackward<F>& a) {
+    linear_input_gradient({.d_out = a.d_out, .weight = a.weight, .d_x = a.product});
+    gated_mlp_backward({.gate_up = a.gate_up, .product = a.product});
+  }
   void gated_mlp(const op::GatedMlp<F>& a) {
     call([&] { Base::gated_mlp(a); }, a.product);
   }
