@@ -79,14 +79,17 @@ class GroupOfPlaces final : public distributed::Group {
   Pending all_gather(const distributed::AllGather<BFloat16>& a) override { return gather(a); }
   Pending reduce_scatter(const distributed::ReduceScatter<float>& a) override { return scatter(a); }
   Pending reduce_scatter(const distributed::ReduceScatter<double>& a) override { return scatter(a); }
+  Pending reduce_scatter(const distributed::ReduceScatter<BFloat16>& a) override { return scatter(a); }
   Pending all_reduce(const distributed::AllReduce<float>& a) override { return reduce(a); }
   Pending all_reduce(const distributed::AllReduce<double>& a) override { return reduce(a); }
+  Pending all_reduce(const distributed::AllReduce<BFloat16>& a) override { return reduce(a); }
   Pending all_to_all(const distributed::AllToAll<float>& a) override { return to_all(a); }
   Pending all_to_all(const distributed::AllToAll<double>& a) override { return to_all(a); }
   std::vector<std::byte> share(std::span<const std::byte> mine) override {
     places_.reach("share");
     return on_.share(mine);
   }
+  std::unique_ptr<Group> split(int colour) override { return on_.split(colour); }
 
  private:
   template <class A>

@@ -17,13 +17,9 @@ void gated_linear(const Launch& on, Products& products, const op::GatedLinear<S>
   gated_mlp<S>(on, {.gate_up = a.gate_up, .product = a.product});
 }
 
-/// Whether the fused backward is taken where it can be: faster alone, but not yet seen faster in a step
-/// (bench/results/2026-11-25-gated-mlp.md).
-inline constexpr bool fuses_gated_linear_backward = false;
-
 template <class S>
 void gated_linear_backward(const Launch& on, Products& products, const op::GatedLinearBackward<S>& a) {
-  if constexpr (std::is_same_v<S, BFloat16> && fuses_gated_linear_backward) {
+  if constexpr (std::is_same_v<S, BFloat16>) {
     if (gated_linear_backward_hopper_takes(on, a)) return gated_linear_backward_hopper(on, a);
   }
   linear_input_gradient<S>(on, products, {.d_out = a.d_out, .weight = a.weight, .d_x = a.product});

@@ -90,8 +90,14 @@ class GatedEpilogue {
   int row_ = 0, column_ = 0;
 };
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900  // their kernel is empty, and they know no clusters
+#define PARSCALE_CLUSTERS_OF(blocks)
+#else
+#define PARSCALE_CLUSTERS_OF(blocks) __cluster_dims__(blocks, 1, 1)
+#endif
+
 template <class Epilogue>
-__global__ void __cluster_dims__(ProductTiles::blocks, 1, 1) __launch_bounds__(ProductTiles::threads, 1)
+__global__ void PARSCALE_CLUSTERS_OF(ProductTiles::blocks) __launch_bounds__(ProductTiles::threads, 1)
     gated_kernel(const __grid_constant__ GatedPlan plan) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL  // other targets of one build get an empty kernel, which no call reaches
   extern __shared__ __align__(1024) std::uint8_t memory[];
