@@ -116,7 +116,7 @@ TEST_CASE("Two runs on one port: the second is told, the first goes on") {
   const Words words = hasty_run(scratch, "first", {"training.max_steps=100000"});
   World first(
       scratch, 2, [&](int) { return words; }, port);
-  REQUIRE(first[0].wait_for("step 1/100000"));
+  REQUIRE(first[0].wait_for(" 1/100000"));
   const auto second = [&](int rank) {
     return Started(scratch, "train", hasty_run(scratch, "second"),
                    launched(rank, 2, port) + Words{"PARSCALE_RUN_ID=another"});
