@@ -29,6 +29,8 @@
 #include <parscale/train/memory_plan.hpp>
 #include <parscale/train/trainer.hpp>
 
+#include "qwen2_shape.hpp"
+
 namespace {
 
 using namespace parscale;
@@ -40,18 +42,6 @@ struct Command {
   std::string sharding = "full", keep = "products", gradients = "float32";
   int accumulate = 1, steps = 12;
 };
-
-Shape qwen2_1_5b(Index layers) {
-  return {.layers = layers,
-          .hidden = 1536,
-          .intermediate = 8960,
-          .heads = 12,
-          .kv_heads = 2,
-          .vocabulary = 151936,
-          .prefix_tokens = 48,
-          .rope_theta = 1e6,
-          .tied = true};
-}
 
 template <class T>
 T one_of(const std::map<std::string, T>& known, const std::string& word) {

@@ -18,6 +18,7 @@
 #include <parscale/train/memory_plan.hpp>
 #include <parscale/train/trainer.hpp>
 
+#include "qwen2_shape.hpp"
 #include "timed_cuda.hpp"
 
 namespace {
@@ -32,18 +33,6 @@ struct Command {
   int steps = 12;
   bool frozen = false, parts = false;
 };
-
-Shape qwen2_1_5b(Index layers) {
-  return {.layers = layers,
-          .hidden = 1536,
-          .intermediate = 8960,
-          .heads = 12,
-          .kv_heads = 2,
-          .vocabulary = 151936,
-          .prefix_tokens = 48,
-          .rope_theta = 1e6,
-          .tied = true};
-}
 
 Keep keep_of(const std::string& word) {
   if (word == "everything") return Keep::everything;

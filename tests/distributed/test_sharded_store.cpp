@@ -5,7 +5,9 @@
 #include <parscale/io/huggingface.hpp>
 #include <parscale/train/memory_plan.hpp>
 
+#include "../support/counting_cpu.hpp"
 #include "../support/thrown.hpp"
+#include "sharded_checkpoint.hpp"
 #include "sharded_run.hpp"
 
 using namespace parscale;
@@ -14,46 +16,8 @@ using distributed::Partition;
 
 namespace {
 
-/// The CPU, counting the bytes that are asked for.
-class CountingCpu : public Cpu<double> {
- public:
-  CountingCpu() : Cpu<double>(CpuOptions{.threads = 1}) {}
-  Buffer allocate(std::size_t bytes) {
-    asked += bytes;
-    return Cpu<double>::allocate(bytes);
-  }
-  std::size_t asked = 0;
-};
-
 using Model = Shared<plain(2), double>;
 using Counting = CausalLM<plain(2), CountingCpu, ShardedStore>;
-
-struct Folder {
-  std::filesystem::path path;
-  explicit Folder(const std::string& name)
-      : path(std::filesystem::temp_directory_path() / ("parscale-" + name)) {
-    std::filesystem::remove_all(path);
-    std::filesystem::create_directories(path);
-  }
-  ~Folder() { std::filesystem::remove_all(path); }
-};
-
-/// The lists that checkpoints take, of a model's tensors.
-template <template <class> class Tensor>
-io::TrainingTensors<Tensor<double>> tensors(Model& model) {
-  const auto list = [&](Part<double> Owned<double>::*what) {
-    std::vector<Tensor<double>> out;
-    for (const auto& t : io::tensors_of(model, what)) {
-      if constexpr (std::is_same_v<Tensor<double>, io::TensorSource<double>>)
-        out.push_back({t.name, t.extent, t.copy_out, t.owned_part()});
-      else
-        out.push_back({t.name, t.extent, t.copy_in, t.owned_part()});
-    }
-    return out;
-  };
-  using P = Owned<double>;
-  return {list(&P::weight), list(&P::first), list(&P::second)};
-}
 
 /// Runs work(group) on each rank; one alone has no group.
 template <class Work>
@@ -64,8 +28,6 @@ void on_ranks(int world, Work&& work) {
     work(&group);
   });
 }
-int rank_in(const distributed::Group* group) { return group == nullptr ? 0 : group->rank(); }
-int size_of(const distributed::Group* group) { return group == nullptr ? 1 : group->size(); }
 
 /// Trains steps [first, last) from or to a checkpoint folder; every rank's losses are the same.
 std::vector<double> train_part(const SharedRun& run, int world, Index first, Index last,
@@ -76,14 +38,15 @@ std::vector<double> train_part(const SharedRun& run, int world, Index first, Ind
     Trainer<Model> trainer(model, {.sequences = run.micro, .tokens = run.tokens});
     if (first > 0) {
       const auto latest = io::latest_good_checkpoint(from);
-      trainer.resume(io::read_training_state(latest->checkpoint.path, tensors<io::TensorSink>(model)).step);
+      trainer.resume(
+          io::read_training_state(latest->checkpoint.path, training_tensors<io::TensorSink>(model)).step);
     }
     for (Index step = first; step < last; ++step) {
       const auto result = trainer.step(micro_batches(run, step, rank_in(group), size_of(group)), 1e-2);
       if (rank_in(group) == 0) losses.push_back(result.loss);
     }
     if (to.empty()) return;
-    const auto list = tensors<io::TensorSource>(model);
+    const auto list = training_tensors<io::TensorSource>(model);
     const Division division = model.store().division();
     io::TrainerState state;
     state.step = last;

@@ -1,23 +1,13 @@
 // The memory plan against what is allocated.
 #include <parscale/train/memory_plan.hpp>
 
+#include "../support/counting_cpu.hpp"
 #include "../support/small_model.hpp"
 
 using namespace parscale;
 using namespace parscale::test;
 
 namespace {
-
-/// The CPU, counting the bytes that are asked for.
-class CountingCpu : public Cpu<double> {
- public:
-  CountingCpu() : Cpu<double>(CpuOptions{.threads = 1}) {}
-  Buffer allocate(std::size_t bytes) {
-    asked += bytes;
-    return Cpu<double>::allocate(bytes);
-  }
-  std::size_t asked = 0;
-};
 
 using Model = CausalLM<crossing(3, CrossAttention::expanded), CountingCpu>;
 
